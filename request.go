@@ -1,0 +1,116 @@
+package conclave
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+)
+
+// Operation is what a request does to its path, and the capability that a policy grants for it.
+type Operation uint8
+
+// The operations. A client's POST or PUT arrives as Update; the pipeline turns it into Create for authorisation when
+// the route has an existence check and nothing is there.
+const (
+	Read Operation = iota + 1
+	Create
+	Update
+	Patch
+	Delete
+	List
+	Scan
+)
+
+var operationNames = [...]string{"", "read", "create", "update", "patch", "delete", "list", "scan"}
+
+// String is the operation's name as policies and audit records spell it.
+func (o Operation) String() string {
+	if int(o) < len(operationNames) {
+		return operationNames[o]
+	}
+	return ""
+}
+
+// Request is one client request after the edge has parsed it, once, into canonical form. Authorisation, routing,
+// storage and audit all see this struct; nobody parses the original again.
+type Request struct {
+	ID        string // unique per request, shown to the client
+	Operation Operation
+	// Namespace is the canonical namespace path: "" is the root namespace, others end in "/".
+	Namespace string
+	// Path is canonical: no leading slash, no "v1/", no empty, "." or ".." segment. It ends in "/" only for List and Scan.
+	Path string
+	// Fields are the members of the body, or of the query for operations without one. Numbers are json.Number.
+	Fields map[string]any
+	// Body is the body that Fields was decoded from, for the audit record. It may be nil.
+	Body json.RawMessage
+	// Token is the client's access token, empty if none was sent.
+	Token Secret
+	// WrapTTL, if positive, asks for the response to be wrapped.
+	WrapTTL time.Duration
+	// MinIndex is the lowest applied index that the client wants its request executed on; 0 means any.
+	MinIndex uint64
+	// Remote is the client's address after trusted proxies.
+	Remote netip.AddrPort
+	// Header holds the few request headers that a mount or the audit log asks for, by canonical name.
+	Header map[string][]string
+	// PeerCertificates is the client's verified TLS chain, DER, leaf first; nil without one.
+	PeerCertificates [][]byte
+	// Help asks for the route's documentation instead of its execution.
+	Help bool
+}
+
+// Response is what a handler answers. The zero Response is an empty success (204).
+type Response struct {
+	// Data is marshalled to JSON under "data". json.RawMessage is passed through.
+	Data any
+	// TopLevel puts the members of Data at the top level of the answer as well, as Vault does for its oldest endpoints.
+	TopLevel bool
+	Auth     *Auth
+	Lease    *Lease
+	Wrap     *Wrap
+	Warnings []string
+	// Raw, if not nil, is sent as it is, without the JSON envelope.
+	Raw *Raw
+	// Status overrides the HTTP status of a success; 0 means 200, or 204 when there is nothing to send.
+	Status int
+}
+
+// Raw is an answer outside the JSON envelope.
+type Raw struct {
+	ContentType string
+	Body        []byte
+}
+
+// Auth is the outcome of a login or a token creation.
+type Auth struct {
+	ClientToken   Secret
+	Accessor      string
+	Policies      []string // all that apply
+	TokenPolicies []string // those of the token itself
+	Metadata      map[string]string
+	EntityID      string
+	TokenType     string // "service" or "batch"
+	TTL           time.Duration
+	Renewable     bool
+	Orphan        bool
+	NumUses       int
+	DisplayName   string
+}
+
+// Lease is attached to an answer whose content lives for a limited time.
+type Lease struct {
+	ID        string
+	TTL       time.Duration
+	Renewable bool
+}
+
+// Wrap describes a wrapped answer.
+type Wrap struct {
+	Token           Secret
+	Accessor        string
+	TTL             time.Duration
+	CreationTime    time.Time
+	CreationPath    string
+	WrappedAccessor string
+}

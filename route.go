@@ -1,0 +1,285 @@
+package conclave
+
+import (
+	"context"
+	"reflect"
+	"strings"
+)
+
+// Route is one operation on one pattern of paths: its documentation, its typed input and output, and its handler.
+// OpenAPI and help texts are made from it. Make routes with [ReadRoute] and [WriteRoute].
+type Route struct {
+	// Pattern is relative to the mount: "config", "roles/{name}", "data/{path...}". A segment {name} matches one
+	// segment; a last segment {name...} matches the rest, at least one segment (for List and Scan: any number).
+	// Literal segments win over {name}, which wins over {name...}.
+	Pattern   string
+	Operation Operation
+	// Doc is one line of what the operation does, then whatever a user must know.
+	Doc string
+	// Public routes run without a token (logins). All others need one that may do the operation on the path.
+	Public bool
+	// Sudo routes need the capability sudo as well.
+	Sudo bool
+	// Input and Output are struct types; nil if there is none.
+	Input, Output reflect.Type
+	// Prepare does slow or outside work, once, before the transaction opens and after a first check that the caller is
+	// allowed; what it returns reaches the handler through [Prepared]. Nil if there is none.
+	Prepare func(ctx context.Context, req *Request, in any) (any, error)
+	// Exists decides whether an Update is a Create for authorisation. Nil: an Update is an Update.
+	Exists func(view View, in any) (bool, error)
+	// ClearRequest and ClearResponse name top-level fields that are written to the audit record as they are.
+	ClearRequest, ClearResponse []string
+
+	handle  func(ctx context.Context, tx Tx, in any) (*Response, error)
+	writes  bool
+	newZero func() any
+}
+
+// ReadRoute makes a route whose handler only reads. Out may be Response for full control of the answer; a nil *Out is
+// an empty answer. List routes answer a [Keys].
+func ReadRoute[In, Out any](op Operation, pattern, doc string, handle func(ctx context.Context, view View, in *In) (*Out, error)) Route {
+	r := newRoute[In, Out](op, pattern, doc)
+	r.handle = func(ctx context.Context, tx Tx, in any) (*Response, error) {
+		out, err := handle(ctx, tx, in.(*In))
+		return respond(out, err)
+	}
+	return r
+}
+
+// WriteRoute makes a route whose handler may write.
+func WriteRoute[In, Out any](op Operation, pattern, doc string, handle func(ctx context.Context, tx Tx, in *In) (*Out, error)) Route {
+	r := newRoute[In, Out](op, pattern, doc)
+	r.writes = true
+	r.handle = func(ctx context.Context, tx Tx, in any) (*Response, error) {
+		out, err := handle(ctx, tx, in.(*In))
+		return respond(out, err)
+	}
+	return r
+}
+
+func newRoute[In, Out any](op Operation, pattern, doc string) Route {
+	return Route{Pattern: pattern, Operation: op, Doc: doc,
+		Input: reflect.TypeFor[In](), Output: reflect.TypeFor[Out](),
+		newZero: func() any { return new(In) }}
+}
+
+func respond[Out any](out *Out, err error) (*Response, error) {
+	if err != nil {
+		return nil, err
+	}
+	if out == nil {
+		return &Response{}, nil
+	}
+	switch out := any(out).(type) {
+	case *Response:
+		return out, nil
+	case *Keys:
+		return out.response()
+	default:
+		if reflect.TypeFor[Out]() == reflect.TypeFor[None]() {
+			return &Response{}, nil
+		}
+		return &Response{Data: out}, nil
+	}
+}
+
+// None is the input or output of a route that has none.
+type None struct{}
+
+// Keys is the answer to a List: 404 when there are no keys.
+type Keys struct {
+	Keys []string `json:"keys" doc:"Names directly under the path, those that have something below them with a trailing slash."`
+	// KeyInfo holds details by key, where the route has them.
+	KeyInfo map[string]any `json:"key_info,omitempty" doc:"Details by key."`
+}
+
+func (k *Keys) response() (*Response, error) {
+	if len(k.Keys) == 0 {
+		return nil, &Error{Kind: NotFound}
+	}
+	return &Response{Data: k}, nil
+}
+
+// With returns the route changed by each of options: conclave.ReadRoute(…).With(conclave.Public).
+func (r Route) With(options ...func(*Route)) Route {
+	for _, option := range options {
+		option(&r)
+	}
+	return r
+}
+
+// Public marks a route that needs no token.
+func Public(r *Route) { r.Public = true }
+
+// Sudo marks a route that needs the capability sudo.
+func Sudo(r *Route) { r.Sudo = true }
+
+// Writes reports whether the handler may write.
+func (r *Route) Writes() bool { return r.writes }
+
+// Bind decodes a request's path parameters and fields into a new value of the route's input type.
+func (r *Route) Bind(params map[string]string, fields map[string]any) (any, error) {
+	in := r.newZero()
+	if err := bind(in, params, fields); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// Handle runs the handler. For a route that only reads, tx's writing half is never used.
+func (r *Route) Handle(ctx context.Context, tx Tx, in any) (*Response, error) {
+	return r.handle(ctx, tx, in)
+}
+
+type preparedKey struct{}
+
+// WithPrepared returns a context that carries what a route's Prepare returned.
+func WithPrepared(ctx context.Context, value any) context.Context {
+	return context.WithValue(ctx, preparedKey{}, value)
+}
+
+// Prepared returns what the route's Prepare returned for this request, and whether it is a T.
+func Prepared[T any](ctx context.Context) (T, bool) {
+	value, ok := ctx.Value(preparedKey{}).(T)
+	return value, ok
+}
+
+// Router finds the route for a path and an operation. It is immutable and safe for concurrent use.
+type Router struct{ root *node }
+
+type node struct {
+	literal map[string]*node
+	param   *node
+	rest    map[Operation]*leaf
+	routes  map[Operation]*leaf
+}
+
+type leaf struct {
+	route *Route
+	names []string
+}
+
+// NewRouter builds a router. It panics if two routes have the same pattern and operation: that is a defect of the
+// program, seen at its first start.
+func NewRouter(routes []Route) *Router {
+	router := &Router{root: &node{}}
+	for i := range routes {
+		router.add(&routes[i])
+	}
+	return router
+}
+
+func (rt *Router) add(route *Route) {
+	at, names := rt.root, []string(nil)
+	if route.Pattern != "" {
+		for segment := range strings.SplitSeq(strings.TrimSuffix(route.Pattern, "/"), "/") {
+			name, isParam := strings.CutPrefix(segment, "{")
+			if !isParam {
+				at = at.child(segment)
+				continue
+			}
+			name = strings.TrimSuffix(name, "}")
+			if name, isRest := strings.CutSuffix(name, "..."); isRest {
+				at.rest = put(at.rest, route, append(names, name))
+				return
+			}
+			names = append(names, name)
+			if at.param == nil {
+				at.param = &node{}
+			}
+			at = at.param
+		}
+	}
+	at.routes = put(at.routes, route, names)
+}
+
+func (n *node) child(segment string) *node {
+	if n.literal == nil {
+		n.literal = map[string]*node{}
+	}
+	if n.literal[segment] == nil {
+		n.literal[segment] = &node{}
+	}
+	return n.literal[segment]
+}
+
+func put(routes map[Operation]*leaf, route *Route, names []string) map[Operation]*leaf {
+	if routes == nil {
+		routes = map[Operation]*leaf{}
+	}
+	if routes[route.Operation] != nil {
+		panic("two routes for " + route.Operation.String() + " " + route.Pattern)
+	}
+	routes[route.Operation] = &leaf{route, names}
+	return routes
+}
+
+// Find returns the route for path, relative to the mount, and its path parameters. The error is NotFound when no route
+// has such a path, Unsupported when one has, but not for this operation.
+func (rt *Router) Find(op Operation, path string) (*Route, map[string]string, error) {
+	wantsDir := op == List || op == Scan
+	segments := strings.Split(strings.TrimSuffix(path, "/"), "/")
+	if path == "" || path == "/" {
+		segments = nil
+	}
+	var values [8]string
+	found, got, known := rt.root.find(op, segments, wantsDir, values[:0])
+	if found == nil {
+		if known {
+			return nil, nil, Errorf(Unsupported, "unsupported operation")
+		}
+		return nil, nil, Errorf(NotFound, "unsupported path")
+	}
+	params := make(map[string]string, len(got))
+	for i, name := range found.names {
+		params[name] = got[i]
+	}
+	return found.route, params, nil
+}
+
+func (n *node) find(op Operation, segments []string, dir bool, values []string) (found *leaf, got []string, known bool) {
+	if len(segments) == 0 {
+		if l := n.routes[op]; l != nil {
+			return l, values, true
+		}
+		if l := n.rest[op]; l != nil && dir {
+			return l, append(values, ""), true
+		}
+		return nil, nil, n.routes != nil
+	}
+	if next := n.literal[segments[0]]; next != nil {
+		if l, v, k := next.find(op, segments[1:], dir, values); l != nil {
+			return l, v, true
+		} else if k {
+			known = true
+		}
+	}
+	if n.param != nil {
+		if l, v, k := n.param.find(op, segments[1:], dir, append(values, segments[0])); l != nil {
+			return l, v, true
+		} else if k {
+			known = true
+		}
+	}
+	if l := n.rest[op]; l != nil {
+		return l, append(values, strings.Join(segments, "/")), true
+	}
+	return nil, nil, known || n.rest != nil
+}
+
+// Routes calls visit for every route in no particular order.
+func (rt *Router) Routes(visit func(*Route)) { rt.root.visit(visit) }
+
+func (n *node) visit(visit func(*Route)) {
+	for _, leaves := range []map[Operation]*leaf{n.routes, n.rest} {
+		for _, l := range leaves {
+			visit(l.route)
+		}
+	}
+	for _, child := range n.literal {
+		child.visit(visit)
+	}
+	if n.param != nil {
+		n.param.visit(visit)
+	}
+}

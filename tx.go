@@ -1,0 +1,99 @@
+package conclave
+
+import "time"
+
+// Limits that hold for every transaction.
+const (
+	MaxValue       = 1 << 20 // bytes of one stored value
+	MaxTransaction = 8 << 20 // bytes of all that one transaction writes
+	MaxName        = 1024    // bytes of one segment of a storage path
+	MaxDepth       = 64      // segments of a storage path
+)
+
+// View is a consistent, read-only view of one space: the storage of a mount, or the system storage of a namespace.
+// Paths are relative to the space, "a/b/c", without empty segments. All that is read through it is noted, and the
+// request's answer is given only if it still held when the cluster judged the transaction.
+//
+// Errors of a View or Tx end the transaction: a handler returns them as they are.
+type View interface {
+	// Get returns the value at path, nil if there is none. The caller must not change it.
+	Get(path string) ([]byte, error)
+	// Load is Get with a decoded object: decode runs when the value has changed since it was last decoded on this node,
+	// and its result is shared between requests, so it must not be changed. Load returns nil if there is no value.
+	Load(path string, decode func(value []byte) (any, error)) (any, error)
+	// List returns the names directly under dir ("" is the top, others end in "/"), in order, those that have children
+	// with a trailing "/". Only names after the name after are returned, at most limit of them; limit <= 0 means all.
+	List(dir, after string, limit int) ([]string, error)
+	// Cell returns the counter at path, and whether there is one. Cells and values don't share names.
+	Cell(path string) (int64, bool, error)
+	// Now is cluster time when the transaction began, for stamping what is made. Decisions use Reached.
+	Now() time.Time
+	// Reached reports whether cluster time has reached at, and binds the transaction to be judged at a time for which
+	// the answer is the same.
+	Reached(at time.Time) bool
+	// Request is the request that is being executed, nil for the vault's own work.
+	Request() *Request
+	// Caller is who makes the request; nil on routes without authentication.
+	Caller() *Caller
+	// Mount is the mount whose route runs.
+	Mount() *Mount
+}
+
+// Tx is a View that also writes. Writes are seen by later reads of the same Tx and by nobody else before it commits.
+type Tx interface {
+	View
+	// Put stores value at path.
+	Put(path string, value []byte) error
+	// Delete removes the value at path; there need not be one.
+	Delete(path string) error
+	// SetCell makes or sets the counter at path, or removes it when present is false.
+	SetCell(path string, value int64, present bool) error
+	// AddCell adds delta to the counter at path when the transaction is judged, if the result is at least floor.
+	// Otherwise, or if there is no such cell, nothing of the transaction happens and refusal is the request's outcome.
+	// Transactions that add to one cell don't conflict with each other.
+	AddCell(path string, delta, floor int64, refusal error) error
+}
+
+// System is what routes of sys/ get as their Tx: the system space of the namespace, and the making of others.
+type System interface {
+	Tx
+	// CreateSpace makes a space with fresh keys. Whoever keeps the record with these keys keeps the space readable.
+	CreateSpace() (Space, error)
+	// DropSpace removes all that is stored in a space, at once.
+	DropSpace(space Space) error
+	// Open returns the view of another space within this transaction.
+	Open(space Space) (Tx, error)
+}
+
+// Space names a storage area and holds its keys, in the binary form of package crypto.
+type Space struct {
+	ID   uint64 `json:"id"`
+	Keys []byte `json:"keys"`
+}
+
+// Caller is the authenticated identity behind a request.
+type Caller struct {
+	TokenID     string // the name under which the token is stored, not the token itself
+	Accessor    string
+	DisplayName string
+	EntityID    string
+	Policies    []string
+	Root        bool // holds the policy root
+	Metadata    map[string]string
+	Orphan      bool
+	Type        string // "service" or "batch"
+}
+
+// Mount is one line of a namespace's mount table.
+type Mount struct {
+	UUID        string
+	Path        string // canonical, ends in "/"; logins are under "auth/…/"
+	Kind        string // the plug-in's kind, as in "kv"
+	Accessor    string
+	Description string
+	Options     map[string]string
+	DefaultTTL  time.Duration // already resolved against the server's defaults
+	MaxTTL      time.Duration
+	Local       bool
+	SealWrap    bool
+}
