@@ -116,6 +116,13 @@ main() {
 	packaging/compose/keys.sh
 	make image IMAGE="$IMAGE" ${VERSION:+VERSION="$VERSION"}
 
+	# An engine that may not raise limits cannot give containers more than it has.
+	local locked
+	locked="$(ulimit -H -l)"
+	if [ "$locked" != unlimited ]; then
+		export CONCLAVE_MEMLOCK=$((locked * 1024))
+	fi
+
 	touch "$scratch/up"
 	compose up -d
 	eventually "the cluster is initialised" root_token
