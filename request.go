@@ -72,6 +72,8 @@ type Response struct {
 	Warnings []string
 	// Raw, if not nil, is sent as it is, without the JSON envelope.
 	Raw *Raw
+	// Index is the applied index that the request was judged at; the pipeline sets it.
+	Index uint64
 	// Status overrides the HTTP status of a success; 0 means 200, or 204 when there is nothing to send.
 	Status int
 }

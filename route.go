@@ -3,6 +3,7 @@ package conclave
 import (
 	"context"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -25,14 +26,26 @@ type Route struct {
 	// Prepare does slow or outside work, once, before the transaction opens and after a first check that the caller is
 	// allowed; what it returns reaches the handler through [Prepared]. Nil if there is none.
 	Prepare func(ctx context.Context, req *Request, in any) (any, error)
+	// Finish acts after the transaction and its audit record are committed, once: sealing, stepping down, removing a node.
+	// What it answers replaces the handler's response. Nil if there is nothing to do.
+	Finish func(ctx context.Context, req *Request, in any) (*Response, error)
 	// Exists decides whether an Update is a Create for authorisation. Nil: an Update is an Update.
 	Exists func(view View, in any) (bool, error)
+	// Needs lists what else the caller must be allowed to do, besides the operation on the route's own path: a copy writes
+	// its destination. The pipeline authorises each; one denial denies the request. Nil: nothing else.
+	Needs func(in any) []Access
 	// ClearRequest and ClearResponse name top-level fields that are written to the audit record as they are.
 	ClearRequest, ClearResponse []string
 
 	handle  func(ctx context.Context, tx Tx, in any) (*Response, error)
 	writes  bool
 	newZero func() any
+}
+
+// Access is an operation on a path relative to the mount, as a policy would grant it.
+type Access struct {
+	Operation Operation
+	Path      string
 }
 
 // ReadRoute makes a route whose handler only reads. Out may be Response for full control of the answer; a nil *Out is
@@ -159,8 +172,8 @@ type leaf struct {
 	names []string
 }
 
-// NewRouter builds a router. It panics if two routes have the same pattern and operation: that is a defect of the
-// program, seen at its first start.
+// NewRouter builds a router. It panics if a pattern is malformed or two routes have the same pattern and operation: that
+// is a defect of the program, seen at its first start.
 func NewRouter(routes []Route) *Router {
 	router := &Router{root: &node{}}
 	for i := range routes {
@@ -173,17 +186,22 @@ func (rt *Router) add(route *Route) {
 	at, names := rt.root, []string(nil)
 	if route.Pattern != "" {
 		for segment := range strings.SplitSeq(strings.TrimSuffix(route.Pattern, "/"), "/") {
-			name, isParam := strings.CutPrefix(segment, "{")
+			name, isRest, isParam := parameter(route, segment)
 			if !isParam {
 				at = at.child(segment)
 				continue
 			}
-			name = strings.TrimSuffix(name, "}")
-			if name, isRest := strings.CutSuffix(name, "..."); isRest {
-				at.rest = put(at.rest, route, append(names, name))
-				return
+			if slices.Contains(names, name) {
+				panic("two parameters of one name in " + route.Pattern)
 			}
 			names = append(names, name)
+			if isRest {
+				if !strings.HasSuffix(route.Pattern, segment) {
+					panic("segments after the rest in " + route.Pattern)
+				}
+				at.rest = put(at.rest, route, names)
+				return
+			}
 			if at.param == nil {
 				at.param = &node{}
 			}
@@ -191,6 +209,17 @@ func (rt *Router) add(route *Route) {
 		}
 	}
 	at.routes = put(at.routes, route, names)
+}
+
+// parameter takes a segment of a pattern apart.
+func parameter(route *Route, segment string) (name string, isRest, isParam bool) {
+	name, opened := strings.CutPrefix(segment, "{")
+	name, closed := strings.CutSuffix(name, "}")
+	name, isRest = strings.CutSuffix(name, "...")
+	if opened != closed || name == "" || strings.ContainsAny(name, "{}") || isRest && !opened {
+		panic("malformed segment in " + route.Pattern)
+	}
+	return name, isRest, opened
 }
 
 func (n *node) child(segment string) *node {
