@@ -121,6 +121,13 @@ func assign(target reflect.Value, raw any) error {
 		}
 		target.SetUint(uint64(n))
 		return err
+	case reflect.Float32, reflect.Float64:
+		f, err := asFloat(raw)
+		if err == nil && target.OverflowFloat(f) {
+			return bindError("number out of range")
+		}
+		target.SetFloat(f)
+		return err
 	case reflect.Interface:
 		if raw != nil {
 			target.Set(reflect.ValueOf(raw))
@@ -146,7 +153,7 @@ func assignSlice(target reflect.Value, raw any) error {
 	case []any:
 		items = raw
 	case string:
-		if target.Type().Elem().Kind() != reflect.String {
+		if kind := target.Type().Elem().Kind(); kind == reflect.Struct || kind == reflect.Map || kind == reflect.Uint8 {
 			return bindError("must be a list")
 		}
 		for part := range strings.SplitSeq(raw, ",") {
@@ -181,7 +188,7 @@ func assignMap(target reflect.Value, raw any) error {
 		if err := assign(value, item); err != nil {
 			return err
 		}
-		m.SetMapIndex(reflect.ValueOf(key), value)
+		m.SetMapIndex(reflect.ValueOf(key).Convert(target.Type().Key()), value)
 	}
 	target.Set(m)
 	return nil
@@ -270,6 +277,23 @@ func asInt(raw any) (int64, error) {
 		return 0, bindError("must be a whole number")
 	}
 	return int64(f), nil
+}
+
+func asFloat(raw any) (float64, error) {
+	var text string
+	switch raw := raw.(type) {
+	case json.Number:
+		text = raw.String()
+	case string:
+		if text = strings.TrimSpace(raw); text == "" {
+			return 0, nil
+		}
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil || f-f != 0 { // infinities and NaN
+		return 0, bindError("must be a number")
+	}
+	return f, nil
 }
 
 // maxSeconds bounds durations so that they fit a time.Duration: about 292 years.

@@ -185,7 +185,8 @@ func NewRouter(routes []Route) *Router {
 func (rt *Router) add(route *Route) {
 	at, names := rt.root, []string(nil)
 	if route.Pattern != "" {
-		for segment := range strings.SplitSeq(strings.TrimSuffix(route.Pattern, "/"), "/") {
+		segments := strings.Split(strings.TrimSuffix(route.Pattern, "/"), "/")
+		for i, segment := range segments {
 			name, isRest, isParam := parameter(route, segment)
 			if !isParam {
 				at = at.child(segment)
@@ -196,7 +197,7 @@ func (rt *Router) add(route *Route) {
 			}
 			names = append(names, name)
 			if isRest {
-				if !strings.HasSuffix(route.Pattern, segment) {
+				if i < len(segments)-1 {
 					panic("segments after the rest in " + route.Pattern)
 				}
 				at.rest = put(at.rest, route, names)
