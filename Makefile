@@ -32,6 +32,7 @@ check: ## formatting, vet and the rules of the house: seconds, run it before eac
 	@unformatted="$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go' | grep -v '/testdata/'))"; \
 	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags torture ./...
 	$(GO) test ./internal/house
 
 bench: ## measure a cluster: table of ops/s, latency, CPU and memory (BENCH_FLAGS)
