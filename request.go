@@ -74,6 +74,8 @@ type Response struct {
 	Raw *Raw
 	// Index is the applied index that the request was judged at; the pipeline sets it.
 	Index uint64
+	// MountType is the kind of plug-in that answered, shown in the envelope; the pipeline sets it.
+	MountType string
 	// Status overrides the HTTP status of a success; 0 means 200, or 204 when there is nothing to send.
 	Status int
 }
