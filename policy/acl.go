@@ -1,0 +1,317 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"conclave"
+)
+
+// ACL is what a set of policies allows. It is immutable and safe for concurrent use.
+type ACL struct {
+	root bool
+	// exact maps path → its rule; prefixes maps the part before "*" → its rule.
+	exact, prefixes map[string]*rule
+	// lengths of the keys of prefixes, longest first, each once.
+	lengths []int
+	// segments are the rules with "+", highest priority first.
+	segments []*rule
+}
+
+// rule is the merged rule of one pattern.
+type rule struct {
+	pattern
+	capabilities Capability
+	limits       Limits
+	policies     []string
+}
+
+func (r *rule) denies() bool { return r.capabilities&Deny != 0 }
+
+// Compile merges policies into one ACL. Rules with identity templates are resolved as for a caller without identity:
+// those that grant match nothing, those that deny do so for every value. Nil policies are passed over.
+func Compile(policies ...*Policy) *ACL { return CompileFor(nil, policies...) }
+
+// CompileFor is Compile with the identity of a caller; resolver may be nil.
+func CompileFor(resolver Resolver, policies ...*Policy) *ACL {
+	a := &ACL{exact: map[string]*rule{}, prefixes: map[string]*rule{}}
+	segments := map[string]*rule{}
+	for _, p := range policies {
+		if p == nil {
+			continue
+		}
+		if p.Name == Root {
+			return &ACL{root: true}
+		}
+		for i := range p.Rules {
+			from := &p.Rules[i]
+			text, ok := resolve(from.Pattern, from.Capabilities&Deny != 0, resolver)
+			if !ok {
+				continue
+			}
+			compiled := compilePattern(text)
+			table, key := segments, text
+			switch {
+			case compiled.exact():
+				table = a.exact
+			case compiled.pluses == 0:
+				table, key = a.prefixes, compiled.literal
+			}
+			into := table[key]
+			if into == nil {
+				into = &rule{pattern: compiled}
+				table[key] = into
+			}
+			into.merge(p.Name, from)
+		}
+	}
+	for prefix := range a.prefixes {
+		a.lengths = append(a.lengths, len(prefix))
+	}
+	slices.Sort(a.lengths)
+	a.lengths = slices.Compact(a.lengths)
+	slices.Reverse(a.lengths)
+	for _, r := range segments {
+		a.segments = append(a.segments, r)
+	}
+	slices.SortFunc(a.segments, func(x, y *rule) int { return y.compare(&x.pattern) })
+	return a
+}
+
+// merge adds what one policy says: capabilities add up, deny wins, of lifetimes and page limits the lowest given
+// holds, of parameters the values add up and "any value" wins.
+func (r *rule) merge(policy string, from *Rule) {
+	denies := from.Capabilities&Deny != 0
+	switch {
+	case r.denies() && !denies:
+		return
+	case denies && !r.denies():
+		r.capabilities, r.limits, r.policies = Deny, Limits{}, nil
+	}
+	if !slices.Contains(r.policies, policy) {
+		r.policies = append(r.policies, policy)
+	}
+	if denies {
+		return
+	}
+	r.capabilities |= from.Capabilities
+	l := &r.limits
+	for _, name := range from.Limits.Required {
+		if !slices.Contains(l.Required, name) {
+			l.Required = append(l.Required, name)
+		}
+	}
+	l.Allowed = mergeParameters(l.Allowed, from.Limits.Allowed)
+	l.Denied = mergeParameters(l.Denied, from.Limits.Denied)
+	l.MinWrap = lowest(l.MinWrap, from.Limits.MinWrap)
+	l.MaxWrap = lowest(l.MaxWrap, from.Limits.MaxWrap)
+	l.PageLimit = lowest(l.PageLimit, from.Limits.PageLimit)
+}
+
+func lowest[N int | time.Duration](have, given N) N {
+	if have == 0 || given > 0 && given < have {
+		return given
+	}
+	return have
+}
+
+func mergeParameters(have, given map[string][]string) map[string][]string {
+	if len(given) == 0 {
+		return have
+	}
+	if have == nil {
+		have = make(map[string][]string, len(given))
+	}
+	for field, values := range given {
+		old, known := have[field]
+		if len(values) == 0 || known && len(old) == 0 {
+			have[field] = []string{}
+			continue
+		}
+		have[field] = append(slices.Clip(old), values...)
+	}
+	return have
+}
+
+// Check is a question to an ACL.
+type Check struct {
+	// Path is canonical, without the namespace. For List and Scan a trailing slash may be missing.
+	Path      string
+	Operation conclave.Operation
+	// Sudo asks for the capability sudo as well.
+	Sudo    bool
+	Fields  map[string]any
+	WrapTTL time.Duration
+}
+
+// Reason says why a check failed.
+type Reason uint8
+
+// The reasons; the zero Reason is that nothing is wrong.
+const (
+	Granted      Reason = iota
+	NoRule              // no rule matches the path
+	Denies              // the rule that decides says deny
+	NoCapability        // the rule that decides lacks the capability
+	Field               // a field is missing, denied or not allowed
+	WrapTTL             // the answer must be wrapped, for a time within bounds
+	PageLimit           // the page that is asked for is too large
+)
+
+var reasonNames = [...]string{"granted", "no rule matches the path", "a rule denies it", "the rule lacks the capability",
+	"a field is missing or not allowed", "the wrapping TTL is missing or out of bounds", "the limit exceeds the pagination limit"}
+
+// String says it in words.
+func (r Reason) String() string { return reasonNames[r] }
+
+// Decision is the answer to a check.
+type Decision struct {
+	Allowed bool
+	Root    bool // by the policy root
+	Sudo    bool // the rule that decides has sudo
+	// Needed is the capability that the operation needs.
+	Needed Capability
+	Reason Reason
+	// Pattern and Policies name the rule that decided, and the policies that it comes from; empty if there is none. They
+	// must not be changed.
+	Pattern  string
+	Policies []string
+	// Field is the field that failed.
+	Field string
+	// PageLimit, if positive, is the largest page of a LIST or SCAN: a request without a limit gets this one.
+	PageLimit int
+}
+
+// Allows decides.
+func (a *ACL) Allows(check Check) Decision {
+	d := Decision{}
+	if int(check.Operation) < len(operationBits) {
+		d.Needed = operationBits[check.Operation]
+	}
+	if a.root {
+		d.Allowed, d.Root, d.Sudo = true, true, true
+		return d
+	}
+	r := a.rule(check.Path, check.Operation)
+	if r == nil {
+		d.Reason = NoRule
+		return d
+	}
+	d.Pattern, d.Policies, d.Sudo = r.text, r.policies, r.capabilities&CanSudo != 0
+	switch {
+	case r.denies():
+		d.Reason = Denies
+		return d
+	case d.Needed == 0 || r.capabilities&d.Needed == 0:
+		d.Reason = NoCapability
+		return d
+	case check.Sudo && !d.Sudo:
+		d.Needed, d.Reason = CanSudo, NoCapability
+		return d
+	}
+	d.Reason, d.Field = r.limits.check(&check)
+	d.Allowed = d.Reason == Granted
+	if d.Needed&(CanList|CanScan) != 0 {
+		d.PageLimit = r.limits.PageLimit
+	}
+	return d
+}
+
+// Capabilities lists what may be done on a path, alphabetically: ["root"] for root, ["deny"] for nothing.
+func (a *ACL) Capabilities(path string) []string {
+	if a.root {
+		return []string{Root}
+	}
+	var bits Capability
+	for op := conclave.Read; op <= conclave.Scan; op++ {
+		if r := a.rule(path, op); r != nil && !r.denies() {
+			bits |= r.capabilities & (operationBits[op] | CanSudo)
+		}
+	}
+	if bits == 0 {
+		bits = Deny
+	}
+	return bits.Names()
+}
+
+// Touches reports whether anything is granted on a mount's path or below it; mount ends in "/".
+func (a *ACL) Touches(mount string) bool {
+	if a.root {
+		return true
+	}
+	if r := a.best(mount); r != nil && !r.denies() && r.capabilities != 0 {
+		return true
+	}
+	grants := func(r *rule) bool { return !r.denies() && r.capabilities != 0 }
+	for path, r := range a.exact {
+		if grants(r) && (strings.HasPrefix(path, mount) || path+"/" == mount) {
+			return true
+		}
+	}
+	for prefix, r := range a.prefixes {
+		if grants(r) && len(prefix) > len(mount) && strings.HasPrefix(prefix, mount) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(a.segments, func(r *rule) bool {
+		return grants(r) && r.reaches(mount) && !a.overruled(r, mount)
+	})
+}
+
+// overruled reports whether a denial of everything under mount comes before a rule with "+".
+func (a *ACL) overruled(r *rule, mount string) bool {
+	best := a.best(mount)
+	return best != nil && best.denies() && best.glob && best.compare(&r.pattern) > 0
+}
+
+// rule finds the one rule that decides an operation on a path.
+func (a *ACL) rule(path string, op conclave.Operation) *rule {
+	if op != conclave.List && op != conclave.Scan {
+		if r := a.exact[path]; r != nil {
+			return r
+		}
+		return a.best(path)
+	}
+	bare, slashed := strings.CutSuffix(path, "/")
+	dir := path
+	if !slashed {
+		dir = path + "/"
+	}
+	if r := a.exact[dir]; r != nil {
+		return r
+	}
+	if r := a.exact[bare]; r != nil {
+		return r
+	}
+	inner, outer := a.best(dir), a.best(bare)
+	switch {
+	case inner == nil || outer != nil && outer.denies():
+		return outer
+	case outer == nil || inner.denies() || inner.compare(&outer.pattern) > 0:
+		return inner
+	}
+	return outer
+}
+
+// best finds the rule with wildcards of highest priority.
+func (a *ACL) best(path string) *rule {
+	var found *rule
+	for _, n := range a.lengths {
+		if n <= len(path) {
+			if r := a.prefixes[path[:n]]; r != nil {
+				found = r
+				break
+			}
+		}
+	}
+	for _, r := range a.segments {
+		if found != nil && found.compare(&r.pattern) > 0 {
+			break
+		}
+		if r.matches(path) {
+			return r
+		}
+	}
+	return found
+}
