@@ -1,0 +1,157 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"conclave"
+)
+
+// fullEntry has every member set, with the word "canary" in each that must not be readable.
+func fullEntry() *Entry {
+	auth := &conclave.Auth{ClientToken: conclave.NewSecret("canary-token"), Accessor: "canary-accessor", Policies: []string{"default", `quo"te`},
+		TokenPolicies: []string{"default"}, Metadata: map[string]string{"username": "ann", "a": "b"}, EntityID: "entity-1", TokenType: "service",
+		TTL: time.Hour, NumUses: 3, DisplayName: "userpass-ann"}
+	at := time.Date(2026, 3, 4, 5, 6, 7, 890, time.UTC)
+	return &Entry{
+		Time: at, RequestID: "id-1", Attempt: 2, Node: "node-1", NamespaceID: "root", Operation: conclave.Update, Path: "secret/data/app",
+		Mount:  &conclave.Mount{Path: "secret/", Kind: "kv", Accessor: "kv_12345678"},
+		Remote: netip.MustParseAddrPort("[::ffff:192.0.2.1]:4711"), Certificate: "0a:1b", WrapTTL: time.Minute,
+		Header: map[string][]string{"User-Agent": {"curl"}, "X-Secret": {"canary-header"}},
+		Token:  conclave.NewSecret("canary-token"), Auth: auth, TokenIssued: at.Add(-time.Minute),
+		Data: []byte(`{"data":{"password":"canary"},"options":{"cas":1}}`), Clear: []string{"options"},
+		Answer: &Answer{Data: []byte(`{"version":2,"created_time":"canary"}`), Clear: []string{"version"}, Auth: auth,
+			Lease: &conclave.Lease{ID: "secret/app/1"}, Warnings: []string{"careful"},
+			Wrap: &conclave.Wrap{Token: conclave.NewSecret("canary-wrap"), Accessor: "canary-wrapping", TTL: time.Minute, CreationTime: at,
+				CreationPath: "secret/data/app", WrappedAccessor: "canary-wrapped"}},
+		Err: conclave.Errorf(conclave.Denied, "permission denied"),
+	}
+}
+
+// TestRecordGolden holds the stored format still: testdata has the bytes of a record of format 1, and the lines that it must give for ever.
+func TestRecordGolden(t *testing.T) {
+	text, err := os.ReadFile("testdata/record-1.hex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := Encode(nil, fullEntry(), testHasher()); !bytes.Equal(got, stored) {
+		t.Errorf("Encode made %q, want %q", got, stored)
+	}
+	record, err := DecodeRecord(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/record-1.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := record.AppendLines(nil); !bytes.Equal(got, want) {
+		t.Errorf("AppendLines made\n%s, want\n%s", got, want)
+	}
+}
+
+func TestRecordHoldsNoSecret(t *testing.T) {
+	record := Encode(nil, fullEntry(), testHasher())
+	if bytes.Contains(record, []byte("canary")) {
+		t.Errorf("record has a secret: %q", record)
+	}
+	for _, want := range []string{"canary-token", "canary-accessor", "canary-wrap", "canary-header"} {
+		if !bytes.Contains(record, []byte(hashed(want))) {
+			t.Errorf("record lacks the hash of %s", want)
+		}
+	}
+}
+
+func TestLinesAreJSON(t *testing.T) {
+	bare := &Entry{Time: time.Unix(0, 0), Operation: conclave.Read, Path: "a\"\n\xff"}
+	failed := &Entry{Operation: conclave.List, Path: "p/", Answer: &Answer{Raw: &conclave.Raw{ContentType: "text/plain", Body: []byte("canary")}, Status: 200},
+		Err: errors.New(strings.Repeat("é", maxMessage))}
+	for _, entry := range []*Entry{bare, failed, fullEntry()} {
+		record, err := DecodeRecord(Encode(nil, entry, testHasher()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := slices.Collect(bytes.Lines(record.AppendLines(nil)))
+		if len(lines) != 2 {
+			t.Fatalf("%d lines, want 2", len(lines))
+		}
+		for i, kind := range []string{"request", "response"} {
+			var line struct {
+				Type    string
+				Error   string
+				Request struct{ Path string }
+			}
+			if err := json.Unmarshal(lines[i], &line); err != nil {
+				t.Fatalf("%s: %v", lines[i], err)
+			}
+			if want := strings.ToValidUTF8(entry.Path, "\ufffd"); line.Type != kind || line.Request.Path != want {
+				t.Errorf("line %d says %q about %q, want %q about %q", i, line.Type, line.Request.Path, kind, want)
+			}
+			if wantError := entry.Err != nil && (kind == "response" || record.Denied); (line.Error != "") != wantError {
+				t.Errorf("%s line has error %q, want one: %v", kind, line.Error, wantError)
+			}
+		}
+		if bytes.Contains(lines[1], []byte("canary")) {
+			t.Errorf("line has a secret: %s", lines[1])
+		}
+	}
+}
+
+func FuzzDecodeRecord(f *testing.F) {
+	f.Add(Encode(nil, fullEntry(), testHasher()))
+	f.Add([]byte{1, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		record, err := DecodeRecord(b)
+		if err != nil {
+			return
+		}
+		if again := record.append(nil); !bytes.Equal(again, b) {
+			t.Fatalf("decoded and encoded again: %q, want %q", again, b)
+		}
+		record.AppendLines(nil)
+	})
+}
+
+func FuzzEncode(f *testing.F) {
+	f.Add("secret/a", "msg", "User-Agent", []byte(`{"a":1}`))
+	h := testHasher()
+	f.Fuzz(func(t *testing.T, path, message, header string, data []byte) {
+		e := &Entry{Path: path, Header: map[string][]string{header: {message}}, Data: data, Err: errors.New(message),
+			Auth:   &conclave.Auth{Metadata: map[string]string{path: message}},
+			Answer: &Answer{Data: data, Warnings: []string{message}}}
+		record, err := DecodeRecord(Encode(nil, e, h))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := record.AppendLines(nil)
+		if bytes.Count(lines, []byte("\n")) != 2 {
+			t.Fatalf("not two lines: %q", lines)
+		}
+		for line := range bytes.Lines(lines) {
+			if !json.Valid(line) {
+				t.Fatalf("not JSON: %q", line)
+			}
+		}
+	})
+}
+
+func BenchmarkEncode(b *testing.B) {
+	e, h, dst := fullEntry(), testHasher(), make([]byte, 0, 8192)
+	e.Data, e.Err, e.Answer = body300(), nil, &Answer{Data: []byte(`{"version":2,"created_time":"2026-03-04T05:06:07Z","destroyed":false}`)}
+	b.ReportAllocs()
+	for b.Loop() {
+		dst = Encode(dst[:0], e, h)
+	}
+}
