@@ -42,12 +42,11 @@ func (m *memory) Load(path string, decode func([]byte) (any, error)) (any, error
 
 func (m *memory) List(dir, after string, limit int) ([]string, error) {
 	var names []string
-	prefix := strings.TrimSuffix(dir, "/") + "/"
-	if dir == "" {
-		prefix = ""
+	if dir != "" && !strings.HasSuffix(dir, "/") {
+		return nil, conclave.Errorf(conclave.Internal, "directory %q doesn't end in a slash", dir)
 	}
 	for path := range m.values {
-		rest, ok := strings.CutPrefix(path, prefix)
+		rest, ok := strings.CutPrefix(path, dir)
 		if !ok {
 			continue
 		}

@@ -12,9 +12,9 @@ type record struct {
 	Source string `json:"policy"`
 }
 
-const folder = "policy"
+const folder = "policy/"
 
-func pathOf(name string) string { return folder + "/" + name }
+func pathOf(name string) string { return folder + name }
 
 // builtin is the policy default as it is until somebody changes it. Its text is ours, so it parses; a test shows it.
 func builtin() *Policy {
