@@ -31,8 +31,8 @@ const (
 	boxOverhead  = boxHead + crypto.Overhead + SaltSize
 	openOverhead = publicHead + crypto.HPKEOverhead + SaltSize
 
-	// MaxBox bounds a box in bytes.
-	MaxBox = openOverhead + MaxRecord
+	// MaxRecord bounds a record in bytes, so that its box of either format fits a frame.
+	MaxRecord = MaxBox - openOverhead
 )
 
 // Sealer encrypts records under one key. It is immutable and safe for concurrent use.

@@ -72,9 +72,6 @@ const (
 	flagDenied   = 1
 	partCount    = 5
 	recordHead   = 2
-
-	// MaxRecord bounds a record in bytes.
-	MaxRecord = 1 << 20
 )
 
 // ErrRecord means that bytes are not a record of a format that this version knows.
@@ -127,7 +124,7 @@ func Encode(dst []byte, e *Entry, h *Hasher) []byte {
 
 	mark = o.begin()
 	if e.Err != nil {
-		o.dst = appendQuoted(o.dst, cut(e.Err.Error()))
+		o.dst = appendQuoted(o.dst, shorten(e.Err.Error()))
 	}
 	o.end(mark)
 	return o.dst
@@ -199,7 +196,7 @@ func appendTime(dst []byte, t time.Time) []byte {
 	return append(dst, '"')
 }
 
-func cut(text string) string {
+func shorten(text string) string {
 	if len(text) <= maxMessage {
 		return text
 	}
@@ -410,7 +407,7 @@ func (o *object) answer(a *Answer) {
 	if warnings := a.Warnings[:min(len(a.Warnings), maxWarnings)]; len(warnings) > 0 {
 		short := make([]string, len(warnings))
 		for i, warning := range warnings {
-			short[i] = cut(warning)
+			short[i] = shorten(warning)
 		}
 		o.texts("warnings", short)
 	}
