@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"conclave"
@@ -179,7 +180,7 @@ func (s *Server) statusRoutes() []conclave.Route {
 
 // isStatusPath reports whether the server answers path by itself.
 func isStatusPath(path string) bool {
-	switch path {
+	switch strings.TrimSuffix(path, "/") {
 	case "sys/health", "sys/seal-status", "sys/leader", "sys/init", "sys/unseal":
 		return true
 	}
