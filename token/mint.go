@@ -1,0 +1,139 @@
+package token
+
+import (
+	"encoding/base64"
+	"io"
+	"slices"
+
+	"conclave"
+)
+
+// Prefix begins every service token, so that leak scanners know it.
+const Prefix = "hvs."
+
+const (
+	secretBytes    = 71 // 568 bits of randomness, 95 characters
+	accessorLength = 24 // of 62 characters: 142 bits
+	base62         = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+
+// Minted is the randomness of a new token. It is made once per request, before the transaction.
+type Minted struct {
+	Secret   conclave.Secret
+	Accessor string
+}
+
+// Mint makes a token and an accessor of random, which must be a cryptographic source.
+func Mint(random io.Reader) (Minted, error) {
+	secret, err := Generate(random)
+	if err != nil {
+		return Minted{}, err
+	}
+	accessor, err := generateAccessor(random)
+	return Minted{secret, accessor}, err
+}
+
+// Generate makes a token.
+func Generate(random io.Reader) (conclave.Secret, error) {
+	var raw [secretBytes]byte
+	if _, err := io.ReadFull(random, raw[:]); err != nil {
+		return conclave.Secret{}, conclave.Errorf(conclave.Internal, "no randomness for a token")
+	}
+	return conclave.NewSecret(Prefix + base64.RawURLEncoding.EncodeToString(raw[:])), nil
+}
+
+func generateAccessor(random io.Reader) (string, error) {
+	accessor := make([]byte, 0, accessorLength)
+	var raw [accessorLength]byte
+	for range 16 { // one round in a hundred thousand doesn't fill it from the second on
+		if _, err := io.ReadFull(random, raw[:]); err != nil {
+			break
+		}
+		for _, b := range raw {
+			if b < 4*62 && len(accessor) < accessorLength { // above, the first characters would be likelier
+				accessor = append(accessor, base62[b%62])
+			}
+		}
+		if len(accessor) == accessorLength {
+			return string(accessor), nil
+		}
+	}
+	return "", conclave.Errorf(conclave.Internal, "no randomness for an accessor")
+}
+
+// Create stores a new token with its accessor, uses, place in the tree and expiry. It sets the record's name, accessor,
+// time of creation and end from minted, the transaction's time and r.TTL. The caller has decided all else.
+func Create(tx conclave.Tx, minted Minted, r *Record) error {
+	r.Name, r.Accessor = NameOf(minted.Secret), minted.Accessor
+	r.Created, r.Policies = tx.Now().UnixNano(), normalPolicies(r.Policies)
+	if r.TTL > 0 {
+		r.Expires = tx.Now().Add(r.TTL).UnixNano()
+	}
+	if err := r.check(); err != nil {
+		return err
+	}
+	if r.Parent != "" {
+		parent, err := find(tx, r.Parent)
+		if err != nil {
+			return err
+		}
+		if parent == nil {
+			return denied()
+		}
+		if r.Depth = parent.Depth + 1; r.Depth >= MaxDepth {
+			return conclave.Errorf(conclave.Invalid, "a token has at most %d ancestors", MaxDepth)
+		}
+		if err := tx.Put(childPath(r.Parent, r.Name), mark()); err != nil {
+			return err
+		}
+	}
+	for _, path := range []string{idPath(r.Name), accessorPath(r.Accessor), deadPath(r.Name)} {
+		taken, err := tx.Get(path)
+		if err != nil {
+			return err
+		}
+		if taken != nil {
+			return conclave.Errorf(conclave.Invalid, "cannot create a token with a duplicate ID")
+		}
+	}
+	if err := tx.Put(accessorPath(r.Accessor), []byte(r.Name)); err != nil {
+		return err
+	}
+	if r.NumUses > 0 {
+		if err := tx.SetCell(usesPath(r.Name), int64(r.NumUses), true); err != nil {
+			return err
+		}
+	}
+	if err := schedule(tx, r.Name, 0, r.Expires); err != nil {
+		return err
+	}
+	return store(tx, r)
+}
+
+// check holds a new record against the limits.
+func (r *Record) check() error {
+	if len(r.Policies) > MaxPolicies || slices.ContainsFunc(r.Policies, func(name string) bool { return len(name) > maxPolicyLen }) {
+		return conclave.Errorf(conclave.Invalid, "a token has at most %d policies, with names of at most %d bytes", MaxPolicies, maxPolicyLen)
+	}
+	if len(r.Metadata) > maxMetadata {
+		return conclave.Errorf(conclave.Invalid, "a token has at most %d entries of metadata", maxMetadata)
+	}
+	if len(r.DisplayName) > maxText {
+		return conclave.Errorf(conclave.Invalid, "a token's display name has at most %d bytes", maxText)
+	}
+	for key, value := range r.Metadata {
+		if len(key) > maxText || len(value) > maxText {
+			return conclave.Errorf(conclave.Invalid, "a token's metadata has keys and values of at most %d bytes", maxText)
+		}
+	}
+	return nil
+}
+
+// CreateRoot stores a token that may do everything and never ends.
+func CreateRoot(tx conclave.Tx, minted Minted) (*Record, error) {
+	r := &Record{Policies: []string{rootPolicy}, Path: "auth/token/root", DisplayName: "root"}
+	if err := Create(tx, minted, r); err != nil {
+		return nil, err
+	}
+	return r, nil
+}

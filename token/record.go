@@ -1,0 +1,220 @@
+package token
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"conclave"
+)
+
+// Limits of tokens.
+const (
+	MaxDepth     = 64                         // ancestors of a token
+	MaxSecret    = 512                        // bytes of a token
+	MaxPolicies  = 256                        // policies of a token
+	maxMetadata  = 64                         // entries of a token's metadata
+	maxText      = 512                        // bytes of a display name, or of a key or value of metadata
+	maxPolicyLen = 256                        // bytes of a policy's name
+	maxTTL       = 100 * 365 * 24 * time.Hour // so that times fit 64 bits of nanoseconds
+)
+
+const (
+	rootPolicy    = "root"
+	defaultPolicy = "default"
+	service       = "service"
+)
+
+// Record is what is stored of a token. Times are Unix nanoseconds. Records that are loaded are shared: they must not
+// be changed.
+type Record struct {
+	// Name is the hash that the token is stored under.
+	Name        string            `json:"-"`
+	Accessor    string            `json:"accessor"`
+	Parent      string            `json:"parent,omitempty"` // the parent's name; empty for orphans
+	Depth       int               `json:"depth,omitempty"`  // ancestors at creation
+	Policies    []string          `json:"policies"`         // sorted, in lower case
+	Path        string            `json:"path"`             // of the request that made it
+	Metadata    map[string]string `json:"meta,omitempty"`
+	DisplayName string            `json:"display_name"`
+	EntityID    string            `json:"entity_id,omitempty"`
+	Created     int64             `json:"created"`
+	Renewed     int64             `json:"renewed,omitempty"` // last renewal, 0 if never
+	Expires     int64             `json:"expires,omitempty"` // 0 is never
+	TTL         time.Duration     `json:"ttl,omitempty"`     // at creation
+	ExplicitMax time.Duration     `json:"explicit_max_ttl,omitempty"`
+	Period      time.Duration     `json:"period,omitempty"`
+	NumUses     int               `json:"num_uses,omitempty"` // at creation; 0 is unlimited
+	Renewable   bool              `json:"renewable,omitempty"`
+	BoundCIDRs  []netip.Prefix    `json:"bound_cidrs,omitempty"` // addresses that may use it; empty is all
+	// Bridge marks a token that was revoked without its children: it is no token any more, and its children are orphans.
+	Bridge bool `json:"bridge,omitempty"`
+
+	caller *conclave.Caller
+}
+
+// Orphan reports whether the token has no parent whose end would be its own.
+func (r *Record) Orphan() bool { return r.Parent == "" }
+
+// Root reports whether the token has the policy root.
+func (r *Record) Root() bool { return slices.Contains(r.Policies, rootPolicy) }
+
+// expired reports whether the token's time has come.
+func (r *Record) expired(view conclave.View) bool {
+	return r.Expires != 0 && view.Reached(time.Unix(0, r.Expires))
+}
+
+// remaining is the time that the token has left, 0 if it has no end.
+func (r *Record) remaining(now time.Time) time.Duration {
+	if r.Expires == 0 {
+		return 0
+	}
+	return max(0, time.Unix(0, r.Expires).Sub(now))
+}
+
+// NameOf is the name that a token is stored under.
+func NameOf(secret conclave.Secret) string {
+	sum := sha256.Sum256([]byte(secret.Reveal()))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+func idPath(name string) string            { return "token/id/" + name }
+func accessorPath(accessor string) string  { return accessorDir + accessor }
+func usesPath(name string) string          { return "token/uses/" + name }
+func childDir(parent string) string        { return "token/child/" + parent + "/" }
+func childPath(parent, name string) string { return childDir(parent) + name }
+func deadPath(name string) string          { return deadDir + name }
+
+const (
+	accessorDir = "token/accessor/"
+	deadDir     = "token/dead/"
+	expiryDir   = "token/expiry/"
+)
+
+// mark is the value of an entry that says all by its name.
+func mark() []byte { return []byte{1} }
+
+// load returns a record by name, nil if there is none; it may be a bridge.
+func load(view conclave.View, name string) (*Record, error) {
+	loaded, err := view.Load(idPath(name), func(value []byte) (any, error) { return decode(name, value) })
+	r, _ := loaded.(*Record)
+	return r, err
+}
+
+func decode(name string, value []byte) (*Record, error) {
+	r := &Record{Name: name}
+	if err := json.Unmarshal(value, r); err != nil {
+		return nil, conclave.Errorf(conclave.Internal, "the stored record of a token is damaged")
+	}
+	if !r.Bridge && (r.Accessor == "" || r.Created == 0) {
+		return nil, conclave.Errorf(conclave.Internal, "the stored record of a token is incomplete")
+	}
+	r.caller = &conclave.Caller{TokenID: name, Accessor: r.Accessor, DisplayName: r.DisplayName, EntityID: r.EntityID,
+		Policies: r.Policies, Root: r.Root(), Metadata: r.Metadata, Orphan: r.Orphan(), Type: service}
+	return r, nil
+}
+
+func store(tx conclave.Tx, r *Record) error {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return tx.Put(idPath(r.Name), value)
+}
+
+// alive reports whether the token and all its ancestors live.
+func alive(view conclave.View, r *Record) (bool, error) {
+	if r.Bridge || r.expired(view) {
+		return false, nil
+	}
+	for depth := 0; r.Parent != ""; depth++ {
+		parent, err := load(view, r.Parent)
+		if err != nil || parent == nil || depth >= MaxDepth {
+			return false, err
+		}
+		if parent.Bridge {
+			return true, nil
+		}
+		if parent.expired(view) {
+			return false, nil
+		}
+		r = parent
+	}
+	return true, nil
+}
+
+// find returns the record of a token that lives, nil if there is none.
+func find(view conclave.View, name string) (*Record, error) {
+	r, err := load(view, name)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	if ok, err := alive(view, r); err != nil || !ok {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Authenticate finds the caller behind a secret. A token that is unknown, revoked, expired or used from an address that
+// it isn't bound to is Denied, always alike. What was read, up to the root of the token's tree, is noted by the view.
+// The use of a token with limited uses is taken by [Spend].
+func Authenticate(view conclave.View, secret conclave.Secret) (*conclave.Caller, *Record, error) {
+	if secret.Empty() || len(secret.Reveal()) > MaxSecret {
+		return nil, nil, denied()
+	}
+	r, err := find(view, NameOf(secret))
+	if err != nil {
+		return nil, nil, err
+	}
+	if r == nil || !r.mayComeFrom(view.Request()) {
+		return nil, nil, denied()
+	}
+	return r.caller, r, nil
+}
+
+func denied() error { return conclave.Errorf(conclave.Denied, "permission denied") }
+
+func (r *Record) mayComeFrom(request *conclave.Request) bool {
+	if len(r.BoundCIDRs) == 0 {
+		return true
+	}
+	if request == nil {
+		return false
+	}
+	address := request.Remote.Addr().Unmap().WithZone("")
+	return slices.ContainsFunc(r.BoundCIDRs, func(p netip.Prefix) bool { return p.Contains(address) })
+}
+
+// Spend takes one use of a token with limited uses, when the transaction is judged: the request is Denied if none is
+// left then. For other tokens it does nothing.
+func Spend(tx conclave.Tx, r *Record) error {
+	if r.NumUses == 0 {
+		return nil
+	}
+	return tx.AddCell(usesPath(r.Name), -1, 0, denied())
+}
+
+// usesLeft is the number of uses left, 0 for a token without limit, and whether the token still has any.
+func usesLeft(view conclave.View, r *Record) (int, bool, error) {
+	if r.NumUses == 0 {
+		return 0, true, nil
+	}
+	left, there, err := view.Cell(usesPath(r.Name))
+	return int(left), there && left > 0, err
+}
+
+// normalPolicies are the names in their one spelling, sorted, each once.
+func normalPolicies(names []string) []string {
+	var list []string
+	for _, name := range names {
+		if name = strings.ToLower(strings.TrimSpace(name)); name != "" {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
