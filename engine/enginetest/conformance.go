@@ -33,17 +33,21 @@ func Conformance(t *testing.T, plugin conclave.Plugin, options ...Option) {
 		option(&probe)
 	}
 	engine := openPlugin(t, plugin, probe.mount.Options)
-	fresh := func(t *testing.T) *Harness { return New(t, engine, options...) }
+	fresh := func(t testing.TB) *Harness { return New(t, engine, options...) }
 	for _, route := range engine.Routes() {
 		t.Run(route.Operation.String()+" "+route.Pattern, func(t *testing.T) {
-			checkPattern(t, &route)
-			checkDoc(t, &route)
-			checkSchema(t, &route)
-			checkAbsent(t, fresh(t), &route)
-			checkWrongTypes(t, fresh(t), &route)
-			checkRandomFields(t, fresh(t), &route)
+			check(t, &route, fresh)
 		})
 	}
+}
+
+func check(t testing.TB, route *conclave.Route, fresh func(testing.TB) *Harness) {
+	checkPattern(t, route)
+	checkDoc(t, route)
+	checkSchema(t, route)
+	checkAbsent(t, fresh(t), route)
+	checkWrongTypes(t, fresh(t), route)
+	checkRandomFields(t, fresh(t), route)
 }
 
 func openPlugin(t *testing.T, plugin conclave.Plugin, options map[string]string) conclave.Engine {
@@ -64,7 +68,7 @@ func openPlugin(t *testing.T, plugin conclave.Plugin, options map[string]string)
 	return engine
 }
 
-func checkPattern(t *testing.T, route *conclave.Route) {
+func checkPattern(t testing.TB, route *conclave.Route) {
 	if route.Operation < conclave.Read || route.Operation > conclave.Scan || route.Operation == conclave.Create {
 		t.Errorf("operation is %q; routes are for read, update, patch, delete, list and scan", route.Operation)
 	}
@@ -75,14 +79,14 @@ func checkPattern(t *testing.T, route *conclave.Route) {
 	}
 }
 
-func checkDoc(t *testing.T, route *conclave.Route) {
+func checkDoc(t testing.TB, route *conclave.Route) {
 	line, _, _ := strings.Cut(route.Doc, "\n")
 	if line == "" || len(line) > 120 || !strings.HasSuffix(line, ".") {
 		t.Errorf("doc's first line is %q; one sentence of at most 120 bytes is wanted", line)
 	}
 }
 
-func checkSchema(t *testing.T, route *conclave.Route) {
+func checkSchema(t testing.TB, route *conclave.Route) {
 	wanted := map[string]bool{} // path parameters
 	for _, segment := range strings.Split(route.Pattern, "/") {
 		if name, ok := strings.CutPrefix(segment, "{"); ok {
@@ -103,7 +107,7 @@ func checkSchema(t *testing.T, route *conclave.Route) {
 var opaque = []reflect.Type{reflect.TypeFor[conclave.Secret](), reflect.TypeFor[time.Time](), reflect.TypeFor[conclave.None]()}
 
 // checkStruct wants a json or path tag and a doc on every member. It takes the path parameters it finds out of wanted.
-func checkStruct(t *testing.T, what string, typ reflect.Type, wanted map[string]bool, seen map[reflect.Type]bool) {
+func checkStruct(t testing.TB, what string, typ reflect.Type, wanted map[string]bool, seen map[reflect.Type]bool) {
 	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice || typ.Kind() == reflect.Map {
 		typ = typ.Elem()
 	}
@@ -152,7 +156,7 @@ func examplePath(pattern string) string {
 	return strings.Join(segments, "/")
 }
 
-func checkAbsent(t *testing.T, h *Harness, route *conclave.Route) {
+func checkAbsent(t testing.TB, h *Harness, route *conclave.Route) {
 	response, err := h.Do(route.Operation, examplePath(route.Pattern), nil)
 	checkAnswer(t, "without fields", response, err)
 	reads := route.Operation == conclave.Read || route.Operation == conclave.List || route.Operation == conclave.Scan
@@ -168,7 +172,7 @@ func checkAbsent(t *testing.T, h *Harness, route *conclave.Route) {
 }
 
 // checkAnswer wants an error to be classified and an answer to be JSON.
-func checkAnswer(t *testing.T, when string, response *conclave.Response, err error) {
+func checkAnswer(t testing.TB, when string, response *conclave.Response, err error) {
 	t.Helper()
 	if err != nil {
 		if failure, ok := errors.AsType[*conclave.Error](err); !ok || failure.Kind == conclave.Internal {
@@ -182,7 +186,7 @@ func checkAnswer(t *testing.T, when string, response *conclave.Response, err err
 }
 
 // checkWrongTypes gives each field an object in an object where no such thing fits; Bind must refuse it.
-func checkWrongTypes(t *testing.T, h *Harness, route *conclave.Route) {
+func checkWrongTypes(t testing.TB, h *Harness, route *conclave.Route) {
 	if route.Input == nil {
 		return
 	}
@@ -222,7 +226,7 @@ func isScalar(typ reflect.Type) bool {
 	return typ.Kind() >= reflect.Bool && typ.Kind() <= reflect.Float64 || typ.Kind() == reflect.String || typ == reflect.TypeFor[conclave.Secret]()
 }
 
-func checkRandomFields(t *testing.T, h *Harness, route *conclave.Route) {
+func checkRandomFields(t testing.TB, h *Harness, route *conclave.Route) {
 	random := rand.New(rand.NewPCG(1, uint64(len(route.Pattern))<<8|uint64(route.Operation)))
 	var fields []inputField
 	if route.Input != nil {
