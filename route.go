@@ -247,13 +247,12 @@ func put(routes map[Operation]*leaf, route *Route, names []string) map[Operation
 // Find returns the route for path, relative to the mount, and its path parameters. The error is NotFound when no route
 // has such a path, Unsupported when one has, but not for this operation.
 func (rt *Router) Find(op Operation, path string) (*Route, map[string]string, error) {
-	wantsDir := op == List || op == Scan
-	segments := strings.Split(strings.TrimSuffix(path, "/"), "/")
-	if path == "" || path == "/" {
-		segments = nil
+	path = strings.TrimSuffix(path, "/")
+	if strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.Contains(path, "//") {
+		return nil, nil, Errorf(NotFound, "unsupported path") // the edge lets no such path through
 	}
 	var values [8]string
-	found, got, known := rt.root.find(op, segments, wantsDir, values[:0])
+	found, got, known := rt.root.find(op, path, values[:0])
 	if found == nil {
 		if known {
 			return nil, nil, Errorf(Unsupported, "unsupported operation")
@@ -267,32 +266,35 @@ func (rt *Router) Find(op Operation, path string) (*Route, map[string]string, er
 	return found.route, params, nil
 }
 
-func (n *node) find(op Operation, segments []string, dir bool, values []string) (found *leaf, got []string, known bool) {
-	if len(segments) == 0 {
+// find takes path apart from its front; values are those of the parameters so far. Without a leaf, known tells whether
+// the path has routes for other operations.
+func (n *node) find(op Operation, path string, values []string) (found *leaf, got []string, known bool) {
+	if path == "" {
 		if l := n.routes[op]; l != nil {
 			return l, values, true
 		}
-		if l := n.rest[op]; l != nil && dir {
+		if l := n.rest[op]; l != nil && (op == List || op == Scan) {
 			return l, append(values, ""), true
 		}
 		return nil, nil, n.routes != nil
 	}
-	if next := n.literal[segments[0]]; next != nil {
-		if l, v, k := next.find(op, segments[1:], dir, values); l != nil {
+	segment, below, _ := strings.Cut(path, "/")
+	if next := n.literal[segment]; next != nil {
+		l, v, k := next.find(op, below, values)
+		if l != nil {
 			return l, v, true
-		} else if k {
-			known = true
 		}
+		known = k
 	}
 	if n.param != nil {
-		if l, v, k := n.param.find(op, segments[1:], dir, append(values, segments[0])); l != nil {
+		l, v, k := n.param.find(op, below, append(values, segment))
+		if l != nil {
 			return l, v, true
-		} else if k {
-			known = true
 		}
+		known = known || k
 	}
 	if l := n.rest[op]; l != nil {
-		return l, append(values, strings.Join(segments, "/")), true
+		return l, append(values, path), true
 	}
 	return nil, nil, known || n.rest != nil
 }
