@@ -127,12 +127,6 @@ func (w *walker) hash(text []byte) {
 	w.dst = hex.AppendEncode(w.dst, w.mac.Sum(w.sum[:0]))
 }
 
-func (w *walker) hashQuoted(text []byte) {
-	w.dst = append(w.dst, '"')
-	w.hash(text)
-	w.dst = append(w.dst, '"')
-}
-
 func (w *walker) document() bool {
 	return w.value(0, false) && w.next() == 0 && w.at == len(w.in)
 }
@@ -154,107 +148,92 @@ func (w *walker) next() byte {
 func (w *walker) value(depth int, clear bool) bool {
 	switch w.next() {
 	case '{':
-		return depth < maxNested && w.object(depth, clear)
+		return w.container('}', depth, clear)
 	case '[':
-		return depth < maxNested && w.array(depth, clear)
+		return w.container(']', depth, clear)
 	case '"':
 		text, ok := w.string()
-		if !ok {
-			return false
+		if ok {
+			w.write(text, clear)
 		}
-		if clear && len(text) <= maxClearText {
-			w.dst = appendQuoted(w.dst, text)
-		} else {
-			w.hashQuoted(text)
-		}
-		return true
+		return ok
 	}
 	text := w.word()
 	switch {
-	case string(text) == "null":
-		w.dst = append(w.dst, text...)
-	case string(text) != "true" && string(text) != "false" && !isNumber(text):
+	case !json.Valid(text): // else true, false, null or a number
 		return false
-	case clear && len(text) <= maxClearText:
+	case string(text) == "null", clear && len(text) <= maxClearText:
 		w.dst = append(w.dst, text...)
 	default:
-		w.hashQuoted(text)
+		w.write(text, false)
 	}
 	return true
 }
 
-func (w *walker) object(depth int, clear bool) bool {
+// container replaces the members of an object or the elements of an array, up to the byte that closes it.
+func (w *walker) container(closing byte, depth int, clear bool) bool {
+	if depth == maxNested {
+		return false
+	}
+	w.dst = append(w.dst, w.in[w.at])
 	w.at++
-	w.dst = append(w.dst, '{')
-	for first := true; ; first = false {
-		c := w.next()
-		if c == '}' && first {
+	for first := true; first || w.next() != closing; first = false {
+		if first && w.next() == closing {
 			break
 		}
-		if !first {
-			if c == '}' {
-				break
-			}
-			if c != ',' {
+		if !first && !w.copy(',') {
+			return false
+		}
+		if w.fields++; w.fields > MaxFields {
+			return false
+		}
+		inClear := clear
+		if closing == '}' {
+			key, ok := w.string()
+			if !ok {
 				return false
 			}
-			w.at++
-			w.dst = append(w.dst, ',')
-			c = w.next()
+			inClear = clear || depth == 0 && slices.Contains(w.clear, string(key))
+			w.write(key, inClear || clearKeys[string(key)])
+			if !w.copy(':') {
+				return false
+			}
 		}
-		if w.fields++; w.fields > MaxFields || c != '"' {
-			return false
-		}
-		key, ok := w.string()
-		if !ok {
-			return false
-		}
-		inClear := clear || depth == 0 && slices.Contains(w.clear, string(key))
-		if (inClear || clearKeys[string(key)]) && len(key) <= maxClearText {
-			w.dst = appendQuoted(w.dst, key)
-		} else {
-			w.hashQuoted(key)
-		}
-		if w.next() != ':' {
-			return false
-		}
-		w.at++
-		w.dst = append(w.dst, ':')
 		if !w.value(depth+1, inClear) {
 			return false
 		}
 	}
 	w.at++
-	w.dst = append(w.dst, '}')
+	w.dst = append(w.dst, closing)
 	return true
 }
 
-func (w *walker) array(depth int, clear bool) bool {
-	w.at++
-	w.dst = append(w.dst, '[')
-	if w.next() != ']' {
-		for {
-			if w.fields++; w.fields > MaxFields || !w.value(depth+1, clear) {
-				return false
-			}
-			c := w.next()
-			if c == ']' {
-				break
-			}
-			if c != ',' {
-				return false
-			}
-			w.at++
-			w.dst = append(w.dst, ',')
-		}
+// copy consumes and writes c, if that is what follows.
+func (w *walker) copy(c byte) bool {
+	if w.next() != c {
+		return false
 	}
 	w.at++
-	w.dst = append(w.dst, ']')
+	w.dst = append(w.dst, c)
 	return true
+}
+
+// write writes a string as it is, or its hash.
+func (w *walker) write(text []byte, clear bool) {
+	if clear && len(text) <= maxClearText {
+		w.dst = appendQuoted(w.dst, text)
+		return
+	}
+	w.dst = append(w.dst, '"')
+	w.hash(text)
+	w.dst = append(w.dst, '"')
 }
 
 // string consumes a string and returns what it says, valid until the next call. The text is hashed as clients see it, without escapes.
 func (w *walker) string() (text []byte, ok bool) {
+	if w.next() != '"' {
+		return nil, false
+	}
 	start := w.at
 	escaped := false
 	for i := start + 1; i < len(w.in); i++ {
@@ -293,55 +272,18 @@ func (w *walker) word() []byte {
 	return w.in[start:w.at]
 }
 
-// isNumber reports whether text is a number as RFC 8259 has it.
-func isNumber(text []byte) bool {
-	digits := func() bool {
-		n := 0
-		for n < len(text) && text[n] >= '0' && text[n] <= '9' {
-			n++
-		}
-		text = text[n:]
-		return n > 0
-	}
-	if len(text) > 0 && text[0] == '-' {
-		text = text[1:]
-	}
-	if len(text) > 0 && text[0] == '0' {
-		text = text[1:]
-	} else if !digits() {
-		return false
-	}
-	if len(text) > 0 && text[0] == '.' {
-		if text = text[1:]; !digits() {
-			return false
-		}
-	}
-	if len(text) > 0 && (text[0] == 'e' || text[0] == 'E') {
-		if text = text[1:]; len(text) > 0 && (text[0] == '+' || text[0] == '-') {
-			text = text[1:]
-		}
-		if !digits() {
-			return false
-		}
-	}
-	return len(text) == 0
-}
-
 // appendQuoted appends text as a JSON string. Bytes that aren't UTF-8 become U+FFFD.
 func appendQuoted[T string | []byte](dst []byte, text T) []byte {
 	dst = append(dst, '"')
 	start := 0
-	for i := 0; i < len(text); {
+	for i := 0; i < len(text); i++ {
 		c := text[i]
-		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf && c != 0x7f {
-			i++
+		if c >= ' ' && c != '"' && c != '\\' && c < 0x7f {
 			continue
 		}
-		size := 1
 		if c >= utf8.RuneSelf {
-			var r rune
-			if r, size = utf8.DecodeRuneInString(string(text[i:min(len(text), i+utf8.UTFMax)])); r != utf8.RuneError || size > 1 {
-				i += size
+			if r, size := utf8.DecodeRuneInString(string(text[i:min(len(text), i+utf8.UTFMax)])); r != utf8.RuneError || size > 1 {
+				i += size - 1
 				continue
 			}
 		}
@@ -354,8 +296,7 @@ func appendQuoted[T string | []byte](dst []byte, text T) []byte {
 		default:
 			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		}
-		i += size
-		start = i
+		start = i + 1
 	}
 	dst = append(dst, text[start:]...)
 	return append(dst, '"')
