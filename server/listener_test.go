@@ -82,10 +82,12 @@ func TestClientCertificates(t *testing.T) {
 			}
 			return &tc.client[0], nil
 		}
-		resp, err := tlsClient(t, &tls.Config{RootCAs: ca.pool(), GetClientCertificate: send}).Get("https://" + l.Addr().String() + "/v1/kv/a")
+		client := tlsClient(t, &tls.Config{RootCAs: ca.pool(), GetClientCertificate: send})
+		resp, err := client.Get("https://" + l.Addr().String() + "/v1/kv/a")
 		if err == nil {
 			_ = resp.Body.Close()
 		}
+		client.CloseIdleConnections()
 		stop()
 		if (err == nil) != tc.works {
 			t.Errorf("%s: %v", tc.name, err)

@@ -24,7 +24,7 @@ const (
 
 // Config is a whole configuration, defaults filled in. Empty strings mean "not given".
 type Config struct {
-	Listeners []Listener // at least one; default tcp 127.0.0.1:8200, which then needs TLS files
+	Listeners []Listener // at least one
 	Storage   Storage
 	Cluster   Cluster
 	Seal      Seal
