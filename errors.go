@@ -16,7 +16,7 @@ const (
 	Denied                   // the caller may not do this; 403
 	NotFound                 // nothing is there; 404
 	Unsupported              // the path exists, the operation on it doesn't; 405
-	Precondition             // the state isn't the one the caller named (check-and-set, index); 412 or 400
+	Precondition             // the index that the caller named isn't reached; 412, on which clients retry, so a failed check-and-set is Invalid
 	TooLarge                 // a body, value or transaction over its limit; 413
 	MediaType                // a body of the wrong content type; 415
 	Limited                  // a quota or rate limit; 429

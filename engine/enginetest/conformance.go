@@ -48,6 +48,7 @@ func check(t testing.TB, route *conclave.Route, fresh func(testing.TB) *Harness)
 	checkAbsent(t, fresh(t), route)
 	checkWrongTypes(t, fresh(t), route)
 	checkRandomFields(t, fresh(t), route)
+	checkSecretsStay(t, fresh(t), route)
 }
 
 func openPlugin(t *testing.T, plugin conclave.Plugin, options map[string]string) conclave.Engine {
@@ -281,4 +282,21 @@ func someValue(random *rand.Rand, typ reflect.Type) any {
 		return members
 	}
 	return []string{"a", "some text", "1", "default"}[random.IntN(4)]
+}
+
+// checkSecretsStay gives all Secret fields a value that no error may show.
+func checkSecretsStay(t testing.TB, h *Harness, route *conclave.Route) {
+	if route.Input == nil {
+		return
+	}
+	const canary = "canary-5f0c1e"
+	given := map[string]any{}
+	for _, f := range inputFields(route.Input) {
+		if f.typ == reflect.TypeFor[conclave.Secret]() || f.typ == reflect.TypeFor[*conclave.Secret]() {
+			given[f.name] = canary
+		}
+	}
+	if _, err := h.Do(route.Operation, examplePath(route.Pattern), given); err != nil && strings.Contains(err.Error(), canary) {
+		t.Errorf("an error shows a secret field: %v", err)
+	}
 }

@@ -97,6 +97,11 @@ func TestConformanceFindsWhatItIsFor(t *testing.T) {
 		_ = tx.Put("a//b", nil)
 		return nil
 	}), "went on after an error")
+	bad(t, conclave.WriteRoute(conclave.Update, "x", "A doc.", func(_ context.Context, _ conclave.Tx, in *struct {
+		Password conclave.Secret `json:"password" doc:"A password."`
+	}) (*conclave.None, error) {
+		return nil, conclave.Errorf(conclave.Invalid, "wrong password %s", in.Password.Reveal())
+	}), "shows a secret")
 	calls := 0
 	bad(t, writing(conclave.Update, "x/{name}", func(tx conclave.Tx, _ *in) error {
 		calls++

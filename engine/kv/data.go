@@ -125,7 +125,7 @@ func (s *secret) checkCAS(cfg *config, options *writeOptions) error {
 	switch {
 	case options != nil && options.CAS != nil:
 		if *options.CAS < 0 || uint64(*options.CAS) != s.current {
-			return conclave.Errorf(conclave.Precondition, "check-and-set parameter did not match the current version")
+			return conclave.Errorf(conclave.Invalid, "check-and-set parameter did not match the current version")
 		}
 	case cfg.CASRequired || s.casRequired:
 		return conclave.Errorf(conclave.Invalid, "check-and-set parameter required for this call")

@@ -107,7 +107,7 @@ func TestBadWritesAreRefused(t *testing.T) {
 		{`{"data":[1]}`, "must be an object", conclave.Invalid},
 		{`{"data":{},"options":1}`, "must be an object", conclave.Invalid},
 		{`{"data":{},"options":{"cas":"one"}}`, "whole number", conclave.Invalid},
-		{`{"data":{},"options":{"cas":-1}}`, "did not match", conclave.Precondition},
+		{`{"data":{},"options":{"cas":-1}}`, "did not match", conclave.Invalid},
 		{`{"data":{"x":"` + strings.Repeat("a", conclave.MaxValue) + `"}}`, "at most", conclave.TooLarge},
 	} {
 		for _, op := range []conclave.Operation{conclave.Update, conclave.Patch} {
@@ -134,12 +134,12 @@ func TestCheckAndSet(t *testing.T) {
 	write := func(cas any) fields { return fields{"data": fields{"x": 1}, "options": fields{"cas": cas}} }
 	const mismatch = "check-and-set parameter did not match the current version"
 	const required = "check-and-set parameter required for this call"
-	h.Fails(conclave.Update, "data/a", write(1), conclave.Precondition, mismatch)
+	h.Fails(conclave.Update, "data/a", write(1), conclave.Invalid, mismatch)
 	h.Data(conclave.Update, "data/a", write(0))
-	h.Fails(conclave.Update, "data/a", write(0), conclave.Precondition, mismatch)
+	h.Fails(conclave.Update, "data/a", write(0), conclave.Invalid, mismatch)
 	h.Data(conclave.Update, "data/a", write("1"))
 	h.Data(conclave.Delete, "data/a", nil)
-	h.Fails(conclave.Update, "data/a", write(0), conclave.Precondition, mismatch)
+	h.Fails(conclave.Update, "data/a", write(0), conclave.Invalid, mismatch)
 	h.Data(conclave.Update, "data/a", write(2))
 
 	put(h, "a", 4)

@@ -70,9 +70,8 @@ func (w *walk) below(dir, after string) error {
 		}
 		name += "/"
 	}
-	const page = 1000
 	for w.room > 0 {
-		asked := min(page, w.room)
+		asked := w.room // each name is a secret or has one below it
 		names, err := w.view.List(w.top+dir, name, asked)
 		if err != nil {
 			return err

@@ -70,7 +70,7 @@ func relocate(tx conclave.Tx, in *relocateIn) (*secret, error) {
 	}
 	if old != nil {
 		if !in.Force {
-			return nil, conclave.Errorf(conclave.Precondition, "the destination exists: give force=true to replace it")
+			return nil, conclave.Errorf(conclave.Invalid, "the destination exists: give force=true to replace it")
 		}
 		if err := old.wipe(tx, in.Destination); err != nil {
 			return nil, err

@@ -67,7 +67,7 @@ func TestDestinationIsReplacedOnlyByForce(t *testing.T) {
 		put(h, "b", strings.Repeat("old", inlineBudget))
 		put(h, "b", strings.Repeat("older", inlineBudget))
 		before := h.Stored()
-		h.Fails(conclave.Update, op+"a", fields{"destination": "b"}, conclave.Precondition, "the destination exists")
+		h.Fails(conclave.Update, op+"a", fields{"destination": "b"}, conclave.Invalid, "the destination exists")
 		if !reflect.DeepEqual(h.Stored(), before) {
 			t.Errorf("%s: a refused request changed something", op)
 		}
