@@ -139,6 +139,7 @@ func TestErrorsNameFileLineAndReason(t *testing.T) {
 		{"unknown in a block", "telemetry {\n  x = 1\n}", 7, "x: unknown setting in telemetry"},
 		{"syntax", "a = = 1", 6, ""},
 		{"twice in a file", "ui = true\nui = true", 7, "already set"},
+		{"broken escape", "api_addr = \"\\x\"", 6, ""},
 		{"not a bool", `ui = "maybe"`, 6, "ui: must be true or false"},
 		{"not a string", "api_addr = [1]", 6, "api_addr: must be a string"},
 		{"not a list", "audit {\n directories = [{}]\n}", 7, "must be a list of strings"},
@@ -205,6 +206,14 @@ func TestErrorsNameFileLineAndReason(t *testing.T) {
 
 func tlsListener(more string) string {
 	return "listener \"tcp\" {\n address = \":1\"\n " + more + "\n tls_cert_file = \"c\"\n tls_key_file = \"k\"\n}"
+}
+
+func TestBrokenJSONIsNamedByLine(t *testing.T) {
+	file := filepath.Join(write(t, map[string]string{"c.json": "{\n\"ui\": true,\n\"api_addr\": \"\\x\"\n}"}), "c.json")
+	var e *Error
+	if _, _, err := Load([]string{file}, nil); !errors.As(err, &e) || e.Line != 3 {
+		t.Errorf("Load = %v, want an error in line 3", err)
+	}
 }
 
 func TestWhatIsMissingIsAnError(t *testing.T) {

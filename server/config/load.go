@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -129,17 +130,9 @@ func (l *loader) add(name string, text []byte) {
 		l.failAt(spot{name, 0}, "is too large or too deeply nested")
 		return
 	}
-	parse := parser.ParseDontErrorOnDuplicateKeys // we do, with the place of the first
-	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
-		parse = jsonparser.Parse
-	}
-	parsed, err := parse(text)
+	parsed, line, err := parse(text)
 	if err != nil {
-		at := spot{name, 0}
-		if e, ok := errors.AsType[*parser.PosError](err); ok {
-			at.line, err = e.Pos.Line, e.Err
-		}
-		l.failAt(at, err.Error())
+		l.failAt(spot{name, line}, err.Error())
 		return
 	}
 	members, ok := parsed.Node.(*ast.ObjectList)
@@ -148,6 +141,31 @@ func (l *loader) add(name string, text []byte) {
 		return
 	}
 	l.read(name, "", members, l.topLevel())
+}
+
+// parse reads HCL, or JSON if the text begins like it. An error comes with its line, 0 if that isn't known.
+func parse(text []byte) (file *ast.File, line int, err error) {
+	defer func() {
+		if recover() != nil { // the parsers panic on some escapes
+			file, line, err = nil, 0, errors.New("can't be parsed")
+		}
+	}()
+	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		file, err = parser.ParseDontErrorOnDuplicateKeys(text) // we do, with the place of the first
+		if e, ok := errors.AsType[*parser.PosError](err); ok {
+			return nil, e.Pos.Line, e.Err
+		}
+		return file, 0, err
+	}
+	var value any
+	if err := json.Unmarshal(text, &value); err != nil { // stricter than the parser, and it knows where
+		if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+			line = 1 + bytes.Count(text[:min(int(e.Offset), len(text))], []byte("\n"))
+		}
+		return nil, line, err
+	}
+	file, err = jsonparser.Parse(text)
+	return file, 0, err
 }
 
 // nesting is an upper bound for how deep brackets are nested: those in strings and comments count too. The parser
