@@ -20,6 +20,7 @@ const (
 	maxDescription  = 1024 // bytes
 	maxFilePath     = 4096 // bytes
 	cursorExtension = ".cursor"
+	nextExtension   = ".new" // of a cursor that is being written
 )
 
 // Device is one place that gets the audit log's lines, as sys/audit manages it. Every unsealed node writes to its own.
@@ -133,7 +134,7 @@ func checkOption(name, value string) error {
 		switch {
 		case !filepath.IsAbs(value) || len(value) > maxFilePath:
 			return conclave.Errorf(conclave.Invalid, "file_path must be an absolute path of at most %d bytes", maxFilePath)
-		case strings.HasSuffix(value, cursorExtension):
+		case strings.HasSuffix(strings.TrimSuffix(value, nextExtension), cursorExtension):
 			return conclave.Errorf(conclave.Invalid, "file_path must not end in %s: such files hold how far a log is written", cursorExtension)
 		}
 		return nil

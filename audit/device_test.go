@@ -162,6 +162,7 @@ func TestDeviceIsRefused(t *testing.T) {
 		{"x", `{"type":"file","options":{"file_path":"` + a.dir + `/../x.log"}}`, "none of the configured"},
 		{"x", `{"type":"file","options":{"file_path":"stdout"}}`, "absolute"},
 		{"x", `{"type":"file","options":{"file_path":"` + a.dir + `/a.cursor"}}`, ".cursor"},
+		{"x", `{"type":"file","options":{"file_path":"` + a.dir + `/a.cursor.new"}}`, ".cursor"},
 		{"x", `{"type":"file","options":{` + good + `,"prefix":"#!/bin/sh"}}`, "prefix is not supported"},
 		{"x", `{"type":"file","options":{` + good + `,"prefix":""}}`, "prefix is not supported"},
 		{"x", `{"type":"file","options":{` + good + `,"mode":"0755"}}`, "0600"},

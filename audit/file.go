@@ -103,21 +103,23 @@ func (f *Folders) locate(path string) (*logFile, error) {
 
 func (p *logFile) close(err error) error { return errors.Join(err, p.parent.Close()) }
 
-// open opens the file for reading and appending, and makes it if it isn't there.
+// open opens the file for reading and appending, and makes it if it isn't there. It is locked until it is closed: two devices that reach
+// one file by different paths would spoil it.
 func (p *logFile) open() (*os.File, error) {
 	file, err := p.existing()
-	if err == nil {
-		if err = checkOurs(file, p.path); err != nil {
-			return nil, errors.Join(err, file.Close())
+	if errors.Is(err, fs.ErrNotExist) {
+		if file, err = p.parent.OpenFile(p.name, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND|syscall.O_NOFOLLOW, 0o600); err != nil {
+			return nil, fmt.Errorf("create audit file: %w", err)
 		}
-		return file, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return nil, err
 	}
-	file, err = p.parent.OpenFile(p.name, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("create audit file: %w", err)
+	if syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return nil, errors.Join(conclave.Errorf(conclave.Precondition, "%q is being written by another device or process", p.path), file.Close())
+	}
+	if err := checkOurs(file, p.path); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
 }
@@ -172,11 +174,22 @@ func (p *logFile) read(name string, limit int64) ([]byte, error) {
 	return content, errors.Join(err, file.Close())
 }
 
-// replace puts a new file in the place of another, whole or not at all. The name is durable after the next sync.
+// replace puts a new cursor in the place of another, whole or not at all. The name is durable after the next sync.
 func (p *logFile) replace(name string, content []byte) error {
-	next := name + ".new"
-	if err := p.parent.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	next := name + nextExtension
+	left, err := p.read(next, maxCursor)
+	if err != nil {
 		return err
+	}
+	if left != nil {
+		// What a crash has left begins as every cursor does. Anything else isn't ours to remove.
+		n := min(len(left), len(cursorStart))
+		if string(left[:n]) != cursorStart[:n] {
+			return conclave.Errorf(conclave.Precondition, "%q exists and is not ours; it stays as it is", filepath.Join(filepath.Dir(p.path), next))
+		}
+		if err := p.parent.Remove(next); err != nil {
+			return err
+		}
 	}
 	file, err := p.parent.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {

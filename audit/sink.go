@@ -66,6 +66,7 @@ const (
 	maxCursor   = 1024      // bytes of a cursor
 	syncMostly  = 4 << 20   // bytes after which the cursor is written even if it isn't due
 	cursorTitle = "conclave audit cursor 1"
+	cursorStart = `{"format":"` + cursorTitle + `"`
 )
 
 // NewFileSink checks that the file may be written; Run opens it.

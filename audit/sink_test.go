@@ -296,6 +296,43 @@ func TestSinkRefusesADamagedCursor(t *testing.T) {
 	}
 }
 
+func TestSinkLeavesForeignFilesAlone(t *testing.T) {
+	s := newSinkTest(t)
+	next := s.config.Path + cursorExtension + nextExtension
+	if err := os.WriteFile(next, []byte(cursorStart[:7]), 0o600); err != nil { // as a crash leaves it
+		t.Fatal(err)
+	}
+	s.mustRun(nil)
+	if err := os.WriteFile(next, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.run(nil); !conclave.Is(err, conclave.Precondition) {
+		t.Errorf("Run = %v, want that a file is not ours", err)
+	}
+	if content, err := os.ReadFile(next); err != nil || string(content) != "mine" {
+		t.Errorf("the foreign file holds %q, %v", content, err)
+	}
+}
+
+func TestOneFileHasOneSink(t *testing.T) {
+	s := newSinkTest(t)
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.Symlink(filepath.Dir(s.config.Path), other); err != nil {
+		t.Fatal(err)
+	}
+	s.mustRun(func(*FileSink) {
+		config := s.config
+		config.Path = filepath.Join(other, "audit.log")
+		second, err := NewFileSink(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := second.Run(t.Context()); !conclave.Is(err, conclave.Precondition) {
+			t.Errorf("Run of a second sink = %v, want that the file is being written", err)
+		}
+	})
+}
+
 func TestCursorIsRead(t *testing.T) {
 	golden := `{"format":"conclave audit cursor 1","seq":7,"head":"` + strings.Repeat("0a", 32) + `","offset":4711,"tail":"` + strings.Repeat("0b", 32) + `"}` + "\n"
 	c, err := decodeCursor([]byte(golden))
