@@ -27,7 +27,10 @@ const MaxKey = 64
 
 // A stored item is version (8, big-endian) ‖ value. For a stamp the version is the stamp and the value is empty; for a
 // cell the version is its counter, as two's complement, and the value is empty. Version 0 is absence for records, plain
-// items and stamps.
+// items and stamps; the absence of a cell is NoCell, since a counter may well be 0.
+
+// NoCell is the version of a cell that isn't there. No counter ever has this value.
+const NoCell uint64 = 1 << 63
 
 // Read is one thing that a transaction has read: the key and the version that it saw, 0 if nothing was there.
 type Read struct {
@@ -39,7 +42,9 @@ type Read struct {
 type Op uint8
 
 // The operations. Create, Replace and Delete need their key in the transaction's reads: Create with version 0, the
-// others with the version that is there. Create and Delete of a record set its directory's stamp to the entry's index.
+// others with the version that is there. Create and Delete of a record set its directory's stamp to the entry's index,
+// and so does Replace after a DropSpace of its space in the same transaction. Writes happen in their order, and no two of
+// a transaction have the same Key, but that a DropSpace may come before others.
 const (
 	Create    Op = iota + 1 // put a record or plain item where none was
 	Replace                 // put a record or plain item over another
@@ -48,6 +53,7 @@ const (
 	DropCell                // remove a counter, blindly
 	AddCell                 // add Delta to a counter that exists, if the result is >= Floor; else the verdict is Refused
 	DropSpace               // remove every record, cell and stamp of a space; Key is 'r' ‖ space
+	DropStamp               // remove the stamp of a directory that is empty; Key is the stamp's and needs to be in the reads
 )
 
 // Write is one change.
@@ -96,7 +102,8 @@ func (t *Transaction) Writing() bool { return len(t.Writes) > 0 }
 // Verdict is how a transaction was judged.
 type Verdict uint8
 
-// The verdicts.
+// The verdicts. The zero Verdict is an outcome that can't be known here: this node's state was replaced by a snapshot
+// while a Waiter was waiting.
 const (
 	// Committed: nothing it read had changed; its writes, if any, and its record are in.
 	Committed Verdict = iota + 1

@@ -1,0 +1,176 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+
+	"conclave/audit"
+)
+
+// Options configure an FSM.
+type Options struct {
+	Dir    string       // required
+	Logger hclog.Logger // default: none
+	FS     vfs.FS       // default: the operating system's
+	// CacheSize is Pebble's block cache in bytes; default 32 MiB.
+	CacheSize int64
+	// MemTableSize is the limit of Pebble's memtable in bytes; default 32 MiB. It must be at least twice FlushBytes, so
+	// that Pebble doesn't flush by itself.
+	MemTableSize int
+	// FlushBytes is how many applied bytes make a flush; default 16 MiB. It bounds what is replayed after a crash.
+	FlushBytes int
+	// AuditCapacity is the size of the audit log in bytes from which on AuditFull reports true; default 64 GiB.
+	AuditCapacity int64
+	// AuditSegment is the size of an audit segment in bytes; default 64 MiB. All nodes need the same.
+	AuditSegment int64
+}
+
+// FSM is the replicated state: Pebble without a write-ahead log (the Raft log is that), the audit log beside it, and
+// snapshots.
+//
+// Locks, in the order in which they are taken:
+//
+//	applying  one of Apply, Restore, Snapshot and Close at a time; guards applier
+//	mu        what readers see; held over the Pebble commit, so that a View's snapshot, index and time agree, and over
+//	          no other I/O
+type FSM struct {
+	options Options
+	store   *SnapshotStore
+	stats   counters
+
+	applying sync.Mutex
+	applier  applier
+
+	applied atomic.Uint64 // shown.applied, for Applied
+
+	mu       sync.Mutex
+	epoch    *epoch
+	shown    position
+	view     *View                         // of shown, nil until somebody asks
+	waiters  map[ProposalID]*Waiter        // proposal → who waits for its outcome
+	expected map[ProposalID][]*Transaction // batch → its transactions in full
+	indexes  []indexWaiter
+	closed   bool
+}
+
+// Open opens or makes the state in options.Dir: Pebble in state/, audit segments in audit/, snapshots in snapshots/. If
+// the newest snapshot is ahead of the state, the state is restored from it: Raft is to be run with
+// NoSnapshotRestoreOnStart, and replays only what comes after.
+func Open(options Options) (*FSM, error) {
+	if err := options.complete(); err != nil {
+		return nil, err
+	}
+	f := &FSM{options: options, waiters: make(map[ProposalID]*Waiter), expected: make(map[ProposalID][]*Transaction)}
+	e, at, err := openEpoch(&f.options)
+	if err != nil {
+		return nil, fmt.Errorf("open state in %s: %w", options.Dir, err)
+	}
+	f.adopt(e, at)
+	if f.store, err = openSnapshots(&f.options); err == nil {
+		err = f.recover()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots in %s: %w", options.Dir, errors.Join(err, f.Close()))
+	}
+	return f, nil
+}
+
+func (o *Options) complete() error {
+	if o.Dir == "" {
+		return errors.New("open state: no directory is given")
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.CacheSize == 0 {
+		o.CacheSize = 32 << 20
+	}
+	if o.MemTableSize == 0 {
+		o.MemTableSize = 32 << 20
+	}
+	if o.FlushBytes == 0 {
+		o.FlushBytes = 16 << 20
+	}
+	if o.FlushBytes < 0 || o.CacheSize < 0 || o.MemTableSize < 2*o.FlushBytes {
+		return errors.New("open state: the memtable must be at least twice the flush threshold")
+	}
+	return nil
+}
+
+// adopt makes e the state that is applied to and shown.
+func (f *FSM) adopt(e *epoch, at position) {
+	f.applier = applier{epoch: e, versions: newVersions(at.applied), next: at}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.epoch, f.shown = e, at
+	f.applied.Store(at.applied)
+}
+
+// Applied is the index of the newest entry whose effect readers see.
+func (f *FSM) Applied() uint64 { return f.applied.Load() }
+
+// Time is the stamp of the newest entry, in Unix nanoseconds.
+func (f *FSM) Time() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.shown.time
+}
+
+// OpenedTerm is the highest term that was opened.
+func (f *FSM) OpenedTerm() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.shown.opened
+}
+
+// Format is the format version of the replicated state, raised by EncodeFormat.
+func (f *FSM) Format() uint32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.shown.format
+}
+
+// Head is where the audit log stands as of Applied.
+func (f *FSM) Head() audit.State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.shown.audit.Clone()
+}
+
+// Audit returns the audit log for reading. After a Restore it is that of the old state, which Reads may finish.
+func (f *FSM) Audit() *audit.Log {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.epoch.log
+}
+
+// AuditFull reports that the audit log has reached its capacity, so that nothing but a prune should be proposed.
+func (f *FSM) AuditFull() bool { return f.Audit().Full() }
+
+// Close makes everything applied durable and closes the state when the last View is released.
+func (f *FSM) Close() error {
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return nil
+	}
+	f.closed = true
+	e, view := f.epoch, f.view
+	f.view = nil
+	f.mu.Unlock()
+	if view != nil {
+		view.Release()
+	}
+	err := errors.Join(e.log.Sync(), e.db.Flush())
+	return errors.Join(err, e.release())
+}

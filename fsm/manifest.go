@@ -1,0 +1,99 @@
+package fsm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"conclave/audit"
+)
+
+// manifest says what a snapshot is and which files make it up, as JSON:
+//
+//	{"layout":1,"format":1,"index":812,"time":1700000000000000000,"records":790,"head":"…","files":[{"Name":"state/000007.sst","Size":4096},…]}
+//
+// Files are Pebble's, then the audit segments in order. Index is that of the state itself; Raft's metadata may say more.
+type manifest struct {
+	Layout  int          `json:"layout"`
+	Format  uint32       `json:"format"`
+	Index   uint64       `json:"index"`
+	Time    int64        `json:"time"`
+	Records uint64       `json:"records"`
+	Head    string       `json:"head"`
+	Files   []audit.File `json:"files"`
+}
+
+const (
+	manifestLayout = 1
+	maxManifest    = 32 << 20 // bytes
+	maxFiles       = 200_000
+	maxFileSize    = 8<<30 - 1 // what a tar header without extensions can say
+)
+
+func (m *manifest) encode() ([]byte, error) { return json.Marshal(m) }
+
+// decodeManifest reads a manifest from elsewhere.
+func decodeManifest(b []byte) (manifest, error) {
+	var m manifest
+	if len(b) > maxManifest {
+		return m, errors.New("the manifest of a snapshot is too large")
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&m); err != nil || d.InputOffset() != int64(len(b)) {
+		return m, errors.New("the manifest of a snapshot is malformed")
+	}
+	return m, m.check()
+}
+
+// check refuses what can't be a snapshot, and names that lead anywhere but into its two directories.
+func (m *manifest) check() error {
+	if m.Format > FormatVersion {
+		return &FormatError{Needed: m.Format}
+	}
+	if m.Layout != manifestLayout || m.Format == 0 || len(m.Files) > maxFiles {
+		return errors.New("the manifest of a snapshot is malformed")
+	}
+	seen := make(map[string]struct{}, len(m.Files))
+	segments := false
+	last := ""
+	for _, f := range m.Files {
+		part, name := splitName(f.Name)
+		_, segment := audit.ParseSegmentName(name)
+		_, again := seen[f.Name]
+		seen[f.Name] = struct{}{}
+		inOrder := part == auditDir && segment && name > last || part == stateDir && !segments
+		if again || !inOrder || !plainName(name) || f.Size < 0 || f.Size > maxFileSize {
+			return fmt.Errorf("a snapshot has no place for file %q", f.Name)
+		}
+		if part == auditDir {
+			segments, last = true, name
+		}
+	}
+	return nil
+}
+
+func splitName(name string) (part, file string) {
+	part, file, _ = strings.Cut(name, "/")
+	return part, file
+}
+
+// plainName reports whether a name is one that Pebble or the audit log gives to a file.
+func plainName(name string) bool {
+	if name == "" || len(name) > 80 || name[0] == '.' || name[0] == '-' {
+		return false
+	}
+	for _, c := range []byte(name) {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// isTable reports whether a file of Pebble is never written again.
+func isTable(name string) bool {
+	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
+}
