@@ -125,7 +125,7 @@ func TestFindGoesBySegments(t *testing.T) {
 			t.Errorf("Find(%q) = %+v, %q, %v; want %q, %q", test.path, e, rest, ok, test.mount, test.rest)
 		}
 	}
-	if _, _, ok := newTable(nil, nil, Defaults{}).Find("x/y"); ok {
+	if _, _, ok := newTable(record{}, Defaults{}).Find("x/y"); ok {
 		t.Error("an empty table found a mount")
 	}
 }
@@ -385,6 +385,22 @@ func TestWhichRoutesNeedSudo(t *testing.T) {
 	}
 }
 
+func TestDefaultsOfTheServerHold(t *testing.T) {
+	b := newBench(t)
+	for _, d := range []Defaults{{time.Hour, 2 * time.Hour}, {}, {3 * time.Hour, 2 * time.Hour}} {
+		table, err := Load(b, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _ := Load(b, d)
+		e, _, _ := table.Find("sys/x")
+		wantDefault, wantMax := e.Config.ttls(d)
+		if again != table || e.Mount().DefaultTTL != wantDefault || e.Mount().MaxTTL != wantMax || wantDefault > wantMax {
+			t.Errorf("%v: %+v", d, e.Mount())
+		}
+	}
+}
+
 func TestTableIsBounded(t *testing.T) {
 	b := newBench(t)
 	entries := slices.Clone(b.table().Entries())
@@ -421,10 +437,11 @@ const golden = `{"entries":[{"uuid":"u","path":"secret/","kind":"kv","accessor":
 	`"created":1700000000000000000,"local":true}],"moves":[{"id":"m","from":"a/","to":"secret/"}]}`
 
 func TestStoredFormStays(t *testing.T) {
-	table, err := decode([]byte(golden), Defaults{})
+	d, err := decode([]byte(golden))
 	if err != nil {
 		t.Fatal(err)
 	}
+	table := d.with(Defaults{})
 	e, _, ok := table.Find("secret/x")
 	if !ok || e.Space.ID != 7 || string(e.Space.Keys) != "keys" || e.Mount().DefaultTTL != time.Minute || e.Mount().MaxTTL != time.Hour {
 		t.Errorf("%+v", e)
@@ -438,8 +455,8 @@ func TestStoredFormStays(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(golden), "secret/x")
 	f.Fuzz(func(t *testing.T, value []byte, path string) {
-		if table, err := decode(value, Defaults{}); err == nil {
-			if e, rest, ok := table.Find(path); ok && !strings.HasPrefix(e.Path+rest, strings.TrimSuffix(path, "/")) {
+		if d, err := decode(value); err == nil {
+			if e, rest, ok := d.with(Defaults{}).Find(path); ok && !strings.HasPrefix(e.Path+rest, strings.TrimSuffix(path, "/")) {
 				t.Errorf("Find(%q) = %q, %q", path, e.Path, rest)
 			}
 		}
@@ -451,7 +468,7 @@ func BenchmarkFind(b *testing.B) {
 	for i := range 1000 {
 		entries = append(entries, &Entry{Path: fmt.Sprintf("team%d/kv/", i), Kind: "kv"})
 	}
-	table := newTable(entries, nil, Defaults{})
+	table := newTable(record{Entries: entries}, Defaults{})
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, _, ok := table.Find("team500/kv/data/app/production/database"); !ok {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"conclave"
@@ -87,7 +88,8 @@ type move struct {
 
 // Table is a namespace's mount table. It is immutable.
 type Table struct {
-	entries []*Entry
+	defaults Defaults
+	entries  []*Entry
 	// byPath maps the path without its last slash → entry.
 	byPath map[string]*Entry
 	moves  []move
@@ -99,38 +101,54 @@ type record struct {
 	Moves   []move   `json:"moves,omitempty"`
 }
 
-// Load returns the namespace's table. It is decoded once per version; all calls must give the same defaults.
+// decoded is the record of one version, and the table made of it for the defaults that were asked for last.
+type decoded struct {
+	record
+	table atomic.Pointer[Table]
+}
+
+// Load returns the namespace's table. It is decoded once per version.
 func Load(view conclave.View, defaults Defaults) (*Table, error) {
-	loaded, err := view.Load(recordPath, func(value []byte) (any, error) { return decode(value, defaults) })
+	loaded, err := view.Load(recordPath, func(value []byte) (any, error) { return decode(value) })
 	if err != nil {
 		return nil, err
 	}
-	if table, ok := loaded.(*Table); ok {
-		return table, nil
+	if d, ok := loaded.(*decoded); ok {
+		return d.with(defaults), nil
 	}
-	return newTable(nil, nil, defaults), nil
+	return newTable(record{}, defaults), nil
 }
 
-func decode(value []byte, defaults Defaults) (*Table, error) {
-	var r record
-	if err := json.Unmarshal(value, &r); err != nil {
+func decode(value []byte) (*decoded, error) {
+	d := &decoded{}
+	if err := json.Unmarshal(value, &d.record); err != nil {
 		return nil, conclave.Errorf(conclave.Internal, "the stored mount table is damaged")
 	}
-	for _, e := range r.Entries {
+	for _, e := range d.Entries {
 		if e == nil || !strings.HasSuffix(e.Path, "/") || e.Kind == "" {
 			return nil, conclave.Errorf(conclave.Internal, "the stored mount table has a damaged entry")
 		}
 	}
-	return newTable(r.Entries, r.Moves, defaults), nil
+	return d, nil
 }
 
-func newTable(entries []*Entry, moves []move, defaults Defaults) *Table {
-	t := &Table{entries: entries, byPath: make(map[string]*Entry, len(entries)), moves: moves}
-	for _, e := range entries {
+func (d *decoded) with(defaults Defaults) *Table {
+	if t := d.table.Load(); t != nil && t.defaults == defaults {
+		return t
+	}
+	t := newTable(d.record, defaults)
+	d.table.Store(t)
+	return t
+}
+
+func newTable(r record, defaults Defaults) *Table {
+	t := &Table{defaults: defaults, entries: make([]*Entry, len(r.Entries)), byPath: make(map[string]*Entry, len(r.Entries)), moves: r.Moves}
+	for i, stored := range r.Entries {
+		e := *stored
 		defaultTTL, maxTTL := e.Config.ttls(defaults)
 		e.mount = &conclave.Mount{UUID: e.UUID, Path: e.Path, Kind: e.Kind, Accessor: e.Accessor, Description: e.Description,
 			Options: e.Options, DefaultTTL: defaultTTL, MaxTTL: maxTTL, Local: e.Local, SealWrap: e.SealWrap}
-		t.byPath[strings.TrimSuffix(e.Path, "/")] = e
+		t.entries[i], t.byPath[strings.TrimSuffix(e.Path, "/")] = &e, &e
 	}
 	return t
 }

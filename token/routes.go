@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"conclave"
@@ -127,29 +128,27 @@ func byAccessor(view conclave.View, accessor string) (*Record, error) {
 	if accessor == "" {
 		return nil, conclave.Errorf(conclave.Invalid, "missing accessor")
 	}
-	invalid := conclave.Errorf(conclave.Denied, "invalid accessor")
-	for i := range len(accessor) {
-		c := accessor[i]
-		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z') || i >= accessorLength {
-			return nil, invalid
-		}
+	r, err := seekAccessor(view, accessor)
+	if err == nil && r == nil {
+		err = conclave.Errorf(conclave.Denied, "invalid accessor")
+	}
+	return r, err
+}
+
+func seekAccessor(view conclave.View, accessor string) (*Record, error) {
+	if len(accessor) != accessorLength || strings.Trim(accessor, base62) != "" {
+		return nil, nil
 	}
 	name, err := view.Get(accessorPath(accessor))
-	if err != nil {
+	if err != nil || name == nil {
 		return nil, err
-	}
-	if name == nil {
-		return nil, invalid
 	}
 	r, err := find(view, string(name))
-	if err != nil {
+	if err != nil || r == nil {
 		return nil, err
 	}
-	if r == nil {
-		return nil, invalid
-	}
 	if _, any, err := usesLeft(view, r); err != nil || !any {
-		return nil, orElse(err, invalid)
+		return nil, err
 	}
 	return r, nil
 }

@@ -393,6 +393,7 @@ func TestRevokeRefuses(t *testing.T) {
 		{"revoke-accessor", nil, conclave.Invalid},
 		{"revoke-accessor", map[string]any{"accessor": "../id/x"}, conclave.Denied},
 		{"lookup-accessor", map[string]any{"accessor": strings.Repeat("a", 25)}, conclave.Denied},
+		{"lookup-accessor", map[string]any{"accessor": strings.Repeat("/", 24)}, conclave.Denied},
 		{"lookup-accessor", nil, conclave.Invalid},
 		{"lookup", map[string]any{"token": strings.Repeat("a", 1000)}, conclave.Denied},
 	} {
