@@ -72,19 +72,22 @@ func payload(i int) []byte {
 func benchmark(b *testing.B, op conclave.Operation, versions int) {
 	h := newVersioned(b, enginetest.Fast())
 	const secrets = 1000
-	for i := range secrets * versions {
-		if _, err := h.DoJSON(conclave.Update, fmt.Sprintf("data/team-%d/app-%d", i%10, i%secrets), payload(i)); err != nil {
-			b.Fatal(err)
+	paths, bodies := make([]string, secrets), make([][]byte, secrets)
+	for i := range secrets {
+		paths[i], bodies[i] = fmt.Sprintf("data/team-%d/app-%d", i%10, i), payload(i)
+		for range versions {
+			if _, err := h.DoJSON(conclave.Update, paths[i], bodies[i]); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if op == conclave.Read {
+			bodies[i] = []byte(`{}`)
 		}
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range b.N {
-		body := payload(i)
-		if op == conclave.Read {
-			body = []byte(`{}`)
-		}
-		if _, err := h.DoJSON(op, fmt.Sprintf("data/team-%d/app-%d", i%10, i%secrets), body); err != nil {
+		if _, err := h.DoJSON(op, paths[i%secrets], bodies[i%secrets]); err != nil {
 			b.Fatal(err)
 		}
 	}
