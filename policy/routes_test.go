@@ -155,3 +155,18 @@ func TestStoredFormStays(t *testing.T) {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
+
+func BenchmarkCache(b *testing.B) {
+	tx, cache := newMemory(), NewCache()
+	for _, name := range []string{"ops", "dev"} {
+		if err := Store(tx, mustParse(b, name, source("secret/* read"))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := cache.ACL(tx, []string{"default", "dev", "ops"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
