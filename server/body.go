@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"conclave"
+	"conclave/server/jsonbody"
 )
 
 const (
@@ -84,11 +85,11 @@ func decodeBody(body []byte, contentType string, holds *holding) (fields map[str
 			return fields, false, err
 		}
 	}
-	fields, members, err := decodeObject(body)
+	fields, members, err := jsonbody.Decode(body)
 	if err != nil {
 		return nil, true, err
 	}
-	return fields, true, holds.take(int64(len(body)) + int64(members)*memberCost)
+	return fields, true, holds.take(int64(len(body)) + int64(members)*jsonbody.MemberCost)
 }
 
 func decodeForm(body []byte, holds *holding) (map[string]any, error) {
@@ -98,10 +99,10 @@ func decodeForm(body []byte, holds *holding) (map[string]any, error) {
 			members++
 		}
 	}
-	if members > MaxMembers || !utf8.Valid(body) {
+	if members > jsonbody.MaxMembers || !utf8.Valid(body) {
 		return nil, errForm
 	}
-	if err := holds.take(int64(len(body)) + int64(members)*memberCost); err != nil {
+	if err := holds.take(int64(len(body)) + int64(members)*jsonbody.MemberCost); err != nil {
 		return nil, err
 	}
 	values, err := requestQuery(string(body))

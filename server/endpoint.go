@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -218,7 +219,7 @@ func (e *endpoint) execute(ctx context.Context, w http.ResponseWriter, req *conc
 	if resp == nil {
 		resp = &conclave.Response{}
 	}
-	answer := newReply()
+	answer := e.replies.take()
 	defer answer.free()
 	status, err := answer.success(resp, req.ID)
 	if err != nil {
@@ -244,7 +245,7 @@ func (e *endpoint) serveStatus(w http.ResponseWriter, r *http.Request, req *conc
 	if err != nil {
 		return e.fail(w, req.ID, err)
 	}
-	answer := newReply()
+	answer := e.replies.take()
 	defer answer.free()
 	if err := answer.data(resp); err != nil {
 		return e.fail(w, req.ID, fmt.Errorf("encode the answer: %w", err))
@@ -292,7 +293,7 @@ func (e *endpoint) fail(w http.ResponseWriter, id string, err error) int {
 	if f.internal && !errors.Is(err, errPanicked) {
 		e.log.Error("request failed", "request_id", id, "error", err)
 	}
-	answer := newReply()
+	answer := e.replies.take()
 	defer answer.free()
 	if err := answer.failed(f, id); err != nil {
 		e.log.Error("request failed with what can't be encoded", "request_id", id, "error", err)
@@ -306,4 +307,16 @@ func (e *endpoint) fail(w http.ResponseWriter, id string, err error) int {
 	}
 	answer.send(w, f.status)
 	return f.status
+}
+
+// verifiedChain is the client's chain that TLS has verified, DER, leaf first; nil if there is none.
+func verifiedChain(state *tls.ConnectionState) [][]byte {
+	if state == nil || len(state.VerifiedChains) == 0 {
+		return nil
+	}
+	chain := make([][]byte, len(state.VerifiedChains[0]))
+	for i, cert := range state.VerifiedChains[0] {
+		chain[i] = cert.Raw
+	}
+	return chain
 }

@@ -22,25 +22,30 @@ const maxPooled = 64 << 10
 type reply struct {
 	buf  bytes.Buffer
 	json *json.Encoder
+	pool *replies
 }
 
-var replies = sync.Pool{New: func() any {
-	r := &reply{}
+// replies keeps buffers of answers for the next ones.
+type replies struct{ free sync.Pool }
+
+func (p *replies) take() *reply {
+	if r, ok := p.free.Get().(*reply); ok {
+		return r
+	}
+	r := &reply{pool: p}
 	r.json = json.NewEncoder(&r.buf)
 	r.json.SetEscapeHTML(false)
 	return r
-}}
+}
 
-func newReply() *reply { return replies.Get().(*reply) }
-
-// free wipes what the reply held and gives its buffer to the next one.
+// free wipes what the reply held and gives its buffer back.
 func (r *reply) free() {
 	if r.buf.Cap() > maxPooled {
 		return
 	}
 	clear(r.buf.Bytes())
 	r.buf.Reset()
-	replies.Put(r)
+	r.pool.free.Put(r)
 }
 
 // The fixed values of answers' headers.

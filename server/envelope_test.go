@@ -105,7 +105,7 @@ func FuzzText(f *testing.F) {
 	f.Add("plain")
 	f.Add("\"\\\x00\x1f\x7f\u2028é😀\xff\xc3")
 	f.Fuzz(func(t *testing.T, text string) {
-		r := newReply()
+		r := (&replies{}).take()
 		defer r.free()
 		r.text(text)
 		var got string

@@ -30,7 +30,7 @@ func clientAddr(r *http.Request, trust *config.ForwardedFor) (netip.AddrPort, er
 		}
 		return peer, nil
 	}
-	if !authorized(trust.Authorized, peer.Addr()) {
+	if !trust.Authorized.Contain(peer.Addr()) {
 		if trust.RejectNotAuthorized {
 			return peer, errNotProxy
 		}

@@ -5,22 +5,16 @@ import (
 	"time"
 )
 
-// What one request may ask for. A request beyond one of these is refused whole.
+// What one request may ask for. A request beyond one of these, or of those of package jsonbody, is refused whole.
 const (
-	MaxBody    = 32 << 20 // bytes of a body; 413 beyond
-	MaxDepth   = 64       // objects and lists inside each other in a JSON body
-	MaxMembers = 100_000  // members of objects and elements of lists of a JSON body, all together
-	MaxString  = 16 << 20 // bytes of one string of a JSON body
-	MaxKey     = 64 << 10 // bytes of one member's name
-	MaxNumber  = 256      // characters of one number
-	MaxPath    = 8 << 10  // bytes of a path, decoded
-	MaxHeader  = 64 << 10 // bytes of the request line and all headers; net/http answers 431 beyond
+	MaxBody   = 32 << 20 // bytes of a body; 413 beyond
+	MaxPath   = 8 << 10  // bytes of a path, decoded
+	MaxHeader = 64 << 10 // bytes of the request line and all headers; net/http answers 431 beyond
 
 	maxStatusBody = 1 << 20 // bytes of a body sent to sys/init or sys/unseal: 255 PGP keys fit
 	maxHops       = 64      // addresses in X-Forwarded-For
 	maxStates     = 4       // X-Vault-Index headers of one request
 	maxStreams    = 256     // requests at once on one HTTP/2 connection
-	memberCost    = 256     // bytes that a decoded member is taken to occupy beside its text
 )
 
 // Limits bounds what the server carries at once. The zero value of a member means its default.

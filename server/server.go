@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"conclave"
+	"conclave/server/listen"
 )
 
 // Handler executes requests, all but those for the status of a node. Its errors are conclave errors; any other is an
@@ -77,9 +78,10 @@ type Server struct {
 	inFlight budget // requests
 	bytes    budget // of bodies
 	stamp    indexStamp
+	replies  replies
 
 	mu        sync.Mutex
-	listeners []*Listener // being served
+	listeners []*listen.Listener // being served
 }
 
 // New makes a server that serves nothing yet.
@@ -110,7 +112,7 @@ func (s *Server) Routes() []conclave.Route { return s.routes }
 
 // Serve serves the listeners until ctx ends or one of them fails. Then it accepts nothing more, gives running requests
 // Limits.Shutdown to end, and returns; nil if ctx was the reason.
-func (s *Server) Serve(ctx context.Context, listeners ...*Listener) error {
+func (s *Server) Serve(ctx context.Context, listeners ...*listen.Listener) error {
 	s.mu.Lock()
 	s.listeners = listeners
 	s.mu.Unlock()
@@ -120,7 +122,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...*Listener) error {
 		servers[i] = s.httpServer(l)
 		group.Go(func() error {
 			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve %s: %w", l.settings.Address, err)
+				return fmt.Errorf("serve %s: %w", l.Settings.Address, err)
 			}
 			return nil
 		})
@@ -158,19 +160,14 @@ func (s *Server) Reload() error {
 	s.mu.Unlock()
 	var failed error
 	for _, l := range listeners {
-		if l.certs == nil {
-			continue
-		}
-		if err := l.certs.reload(); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("reload %s: %w", l.settings.Address, err))
-		}
+		failed = errors.Join(failed, l.Reload())
 	}
 	return failed
 }
 
 // httpServer makes the server of one listener.
-func (s *Server) httpServer(l *Listener) *http.Server {
-	e := s.endpoint(l.settings)
+func (s *Server) httpServer(l *listen.Listener) *http.Server {
+	e := s.endpoint(l.Settings)
 	var open atomic.Int64
 	or := func(own, otherwise time.Duration) time.Duration {
 		if own > 0 {
@@ -180,10 +177,10 @@ func (s *Server) httpServer(l *Listener) *http.Server {
 	}
 	return &http.Server{
 		Handler:           e,
-		ReadHeaderTimeout: or(l.settings.ReadHeaderTimeout, s.limits.ReadHeader),
+		ReadHeaderTimeout: or(l.Settings.ReadHeaderTimeout, s.limits.ReadHeader),
 		// Counted from the end of the headers, so it holds the request's whole life.
-		WriteTimeout:   or(l.settings.WriteTimeout, e.read+e.duration+s.limits.Write),
-		IdleTimeout:    or(l.settings.IdleTimeout, s.limits.Idle),
+		WriteTimeout:   or(l.Settings.WriteTimeout, e.read+e.duration+s.limits.Write),
+		IdleTimeout:    or(l.Settings.IdleTimeout, s.limits.Idle),
 		MaxHeaderBytes: MaxHeader,
 		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: s.limits.Read, WriteByteTimeout: s.limits.Write},
 		ErrorLog:       s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),

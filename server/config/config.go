@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -83,7 +84,7 @@ type TLS struct {
 // ForwardedFor says which proxies are believed when they name the client in X-Forwarded-For. Without authorised
 // addresses the header means nothing.
 type ForwardedFor struct {
-	Authorized          []netip.Prefix
+	Authorized          Prefixes
 	HopSkips            int  // addresses at the header's end that are proxies
 	RejectNotPresent    bool // refuse requests without the header; default true
 	RejectNotAuthorized bool // refuse the header from anybody else; default true
@@ -93,7 +94,16 @@ type ForwardedFor struct {
 // "allow_authorized" (others' are ignored) or "deny_unauthorized" (others' connections are closed).
 type ProxyProtocol struct {
 	Behavior   string
-	Authorized []netip.Prefix
+	Authorized Prefixes
+}
+
+// Prefixes is a set of addresses.
+type Prefixes []netip.Prefix
+
+// Contain reports whether addr is in the set, an IPv4 address inside IPv6 taken as what it is.
+func (p Prefixes) Contain(addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
 }
 
 // Storage is where a node keeps what it knows.

@@ -185,7 +185,7 @@ func (v value) strings() (items []string, ok bool) {
 }
 
 // prefixes takes a list of addresses and CIDR blocks.
-func prefixes(target *[]netip.Prefix) setter {
+func prefixes(target *Prefixes) setter {
 	return func(v value) {
 		items, ok := v.strings()
 		if !ok {

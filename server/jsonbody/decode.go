@@ -1,4 +1,6 @@
-package server
+// Package jsonbody reads the JSON bodies of requests, within limits and so narrowly that no two readers of one body
+// see different things. It keeps nothing and knows no field.
+package jsonbody
 
 import (
 	"encoding/json"
@@ -9,11 +11,23 @@ import (
 	"conclave"
 )
 
-// decodeObject reads a JSON body (RFC 8259) in one pass: an object, or null for no fields. It is narrower than
+// What one body may hold. A body beyond one of these is refused whole.
+const (
+	MaxDepth   = 64       // objects and lists inside each other
+	MaxMembers = 100_000  // members of objects and elements of lists, all together
+	MaxString  = 16 << 20 // bytes of one string
+	MaxKey     = 64 << 10 // bytes of one member's name
+	MaxNumber  = 256      // characters of one number
+
+	// MemberCost is what a decoded member is taken to occupy beside its text, in bytes.
+	MemberCost = 256
+)
+
+// Decode reads a JSON body (RFC 8259) in one pass: an object, or null for no fields. It is narrower than
 // encoding/json, whose results it shares: a name given twice, a string that isn't Unicode, a lone surrogate, anything
 // after the value and whatever exceeds a limit is refused, so that no two readers of one body see different things.
-// Memory is proportional to the input plus memberCost for each of the returned number of members.
-func decodeObject(body []byte) (fields map[string]any, members int, err error) {
+// Memory is proportional to the input plus MemberCost for each of the returned number of members.
+func Decode(body []byte) (fields map[string]any, members int, err error) {
 	d := decoder{in: body}
 	d.space()
 	var value any

@@ -1,4 +1,4 @@
-package server
+package listen
 
 import (
 	"crypto/tls"
@@ -78,16 +78,4 @@ func (c *certificates) forClient(*tls.ClientHelloInfo) (*tls.Config, error) {
 
 func (c *certificates) config() *tls.Config {
 	return &tls.Config{GetConfigForClient: c.forClient, NextProtos: protocols, MinVersion: tls.VersionTLS12}
-}
-
-// verifiedChain is the client's chain that TLS has verified, DER, leaf first; nil if there is none.
-func verifiedChain(state *tls.ConnectionState) [][]byte {
-	if state == nil || len(state.VerifiedChains) == 0 {
-		return nil
-	}
-	chain := make([][]byte, len(state.VerifiedChains[0]))
-	for i, cert := range state.VerifiedChains[0] {
-		chain[i] = cert.Raw
-	}
-	return chain
 }

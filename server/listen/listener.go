@@ -1,4 +1,5 @@
-package server
+// Package listen opens the addresses that the API is served on: TCP and Unix sockets, TLS, the PROXY protocol.
+package listen
 
 import (
 	"crypto/tls"
@@ -8,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/user"
-	"slices"
 	"strconv"
 
 	"github.com/pires/go-proxyproto"
@@ -16,16 +16,16 @@ import (
 	"conclave/server/config"
 )
 
-// Listener is an open address that [Server.Serve] serves the API on.
+// Listener is an open address.
 type Listener struct {
 	net.Listener
-	settings config.Listener
+	Settings config.Listener
 	certs    *certificates // nil: plain
 }
 
-// Listen opens an address. Closing the listener, or serving it to the end, closes it.
-func Listen(settings config.Listener) (*Listener, error) {
-	l := &Listener{settings: settings}
+// Open opens an address. Closing the listener, or serving it to the end, closes it.
+func Open(settings config.Listener) (*Listener, error) {
+	l := &Listener{Settings: settings}
 	var err error
 	if settings.TLS != nil {
 		if l.certs, err = newCertificates(*settings.TLS); err != nil {
@@ -47,6 +47,17 @@ func Listen(settings config.Listener) (*Listener, error) {
 		l.Listener = tls.NewListener(l.Listener, l.certs.config())
 	}
 	return l, nil
+}
+
+// Reload reads the certificates again. If that fails, those it had stay.
+func (l *Listener) Reload() error {
+	if l.certs == nil {
+		return nil
+	}
+	if err := l.certs.reload(); err != nil {
+		return fmt.Errorf("reload %s: %w", l.Settings.Address, err)
+	}
+	return nil
 }
 
 // listenUnix opens a socket in the place of one that nobody serves any more.
@@ -117,17 +128,11 @@ func proxyPolicy(settings config.ProxyProtocol) proxyproto.ConnPolicyFunc {
 		}
 		upstream, err := netip.ParseAddrPort(conn.Upstream.String())
 		switch {
-		case err == nil && authorized(settings.Authorized, upstream.Addr()):
+		case err == nil && settings.Authorized.Contain(upstream.Addr()):
 			return proxyproto.USE, nil
 		case settings.Behavior == "allow_authorized":
 			return proxyproto.IGNORE, nil
 		}
 		return proxyproto.REJECT, proxyproto.ErrInvalidUpstream
 	}
-}
-
-// authorized reports whether one of the prefixes contains addr, an IPv4 address inside IPv6 taken as what it is.
-func authorized(prefixes []netip.Prefix, addr netip.Addr) bool {
-	addr = addr.Unmap().WithZone("")
-	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
