@@ -17,7 +17,6 @@ import (
 
 	"conclave"
 	"conclave/server/config"
-	"conclave/server/listen"
 )
 
 func get(t *testing.T, client *http.Client, url string) *http.Response {
@@ -142,7 +141,7 @@ func TestUnixSocket(t *testing.T) {
 	if resp := get(t, &http.Client{Transport: transport}, "http://vault/v1/kv/a"); resp.StatusCode != 204 || rec.seen.Remote != (netip.AddrPort{}) {
 		t.Errorf("answer = %d from %v, want 204 from nowhere", resp.StatusCode, rec.seen.Remote)
 	}
-	if l, err := listen.Open(settings); err == nil {
+	if l, err := Listen(settings); err == nil {
 		_ = l.Close()
 		t.Error("a socket that is served was taken over")
 	}
@@ -153,7 +152,7 @@ func TestUnixSocket(t *testing.T) {
 	}
 	stale.SetUnlinkOnClose(false)
 	_ = stale.Close()
-	l, err := listen.Open(settings)
+	l, err := Listen(settings)
 	if err != nil {
 		t.Fatalf("Listen in the place of a stale socket = %v", err)
 	}
@@ -161,10 +160,10 @@ func TestUnixSocket(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen.Open(settings); err == nil {
+	if _, err := Listen(settings); err == nil {
 		t.Error("a file was taken for a socket")
 	}
-	if _, err := listen.Open(config.Listener{Kind: "unix", Address: path + "2", SocketUser: "no-such-user-here"}); err == nil {
+	if _, err := Listen(config.Listener{Kind: "unix", Address: path + "2", SocketUser: "no-such-user-here"}); err == nil {
 		t.Error("a socket for an unknown user was made")
 	}
 }
@@ -244,7 +243,7 @@ func TestShutdownLetsRunningRequestsEnd(t *testing.T) {
 
 func TestServeFailsWithItsListener(t *testing.T) {
 	s, _ := newTestServer(t, &recorder{}, servingVault(), nil)
-	l, err := listen.Open(config.Listener{Kind: "tcp", Address: "127.0.0.1:0"})
+	l, err := Listen(config.Listener{Kind: "tcp", Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

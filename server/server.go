@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"conclave"
+	"conclave/server/config"
 	"conclave/server/listen"
 )
 
@@ -59,6 +60,12 @@ type Config struct {
 	NewID func() string
 }
 
+// Listener is an open address to serve the API on.
+type Listener = listen.Listener
+
+// Listen opens an address. Closing the listener, or serving it to the end, closes it.
+func Listen(settings config.Listener) (*Listener, error) { return listen.Open(settings) }
+
 // Server serves the API on any number of listeners.
 type Server struct {
 	handler          Handler
@@ -81,7 +88,7 @@ type Server struct {
 	replies  replies
 
 	mu        sync.Mutex
-	listeners []*listen.Listener // being served
+	listeners []*Listener // being served
 }
 
 // New makes a server that serves nothing yet.
@@ -112,7 +119,7 @@ func (s *Server) Routes() []conclave.Route { return s.routes }
 
 // Serve serves the listeners until ctx ends or one of them fails. Then it accepts nothing more, gives running requests
 // Limits.Shutdown to end, and returns; nil if ctx was the reason.
-func (s *Server) Serve(ctx context.Context, listeners ...*listen.Listener) error {
+func (s *Server) Serve(ctx context.Context, listeners ...*Listener) error {
 	s.mu.Lock()
 	s.listeners = listeners
 	s.mu.Unlock()
@@ -166,7 +173,7 @@ func (s *Server) Reload() error {
 }
 
 // httpServer makes the server of one listener.
-func (s *Server) httpServer(l *listen.Listener) *http.Server {
+func (s *Server) httpServer(l *Listener) *http.Server {
 	e := s.endpoint(l.Settings)
 	var open atomic.Int64
 	or := func(own, otherwise time.Duration) time.Duration {

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"conclave/server/config"
-	"conclave/server/listen"
 )
 
 // authority issues certificates for tests.
@@ -102,12 +101,12 @@ func (a *authority) pair(name string) tls.Certificate {
 }
 
 // serve serves settings until the test ends, and returns the listener and a function that stops it and waits.
-func serve(t testing.TB, s *Server, settings config.Listener) (*listen.Listener, func()) {
+func serve(t testing.TB, s *Server, settings config.Listener) (*Listener, func()) {
 	t.Helper()
 	if settings.Address == "" {
 		settings.Kind, settings.Address = "tcp", "127.0.0.1:0"
 	}
-	l, err := listen.Open(settings)
+	l, err := Listen(settings)
 	if err != nil {
 		t.Fatalf("Listen = %v", err)
 	}
