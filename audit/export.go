@@ -138,12 +138,12 @@ func (e *exporter) frame(f *Frame) error {
 		}
 	}
 	if f.Start && f.Seq != e.state.EpochSeq {
-		e.state.beginEpoch("")
+		e.state.BeginEpoch("")
 	}
 	if f.Seq != e.state.Seq || f.Epoch != e.state.Epoch {
 		return fmt.Errorf("export audit log: record %d of epoch %d comes where record %d of epoch %d belongs", f.Seq, f.Epoch, e.state.Seq, e.state.Epoch)
 	}
-	e.state.extend(f.Index, f.Stamp, &f.Digest, f.Box)
+	e.state.Extend(f.Index, f.Stamp, LeafHash(&f.Digest, sha256.Sum256(f.Box)))
 	if e.state.Head != f.Link {
 		return fmt.Errorf("export audit log: record %d doesn't continue the chain", f.Seq)
 	}
@@ -325,7 +325,7 @@ func (v *exportVerifier) record(line []byte) string {
 	if detail := v.content(&l, &digest, &box, &next); detail != "" {
 		return detail
 	}
-	extendByLeaf(&next, l.Index, l.Stamp, LeafHash(&digest, box))
+	next.Extend(l.Index, l.Stamp, LeafHash(&digest, box))
 	if next.Head != linked {
 		return "the record isn't the one that was linked here"
 	}
@@ -349,7 +349,7 @@ func (v *exportVerifier) content(l *exportLine, digest, box *[32]byte, next *Sta
 		}
 		want := EpochStart{Epoch: next.Epoch, PreviousSeq: next.Seq, PreviousHead: next.Head, PreviousRoot: start.PreviousRoot, Reason: start.Reason}
 		if !first {
-			want = next.beginEpoch(start.Reason)
+			want = next.BeginEpoch(start.Reason)
 		}
 		if start != want {
 			return "the start of the epoch doesn't name the head before it"
@@ -403,16 +403,4 @@ func (v *exportVerifier) compare() string {
 	}
 	v.report.Expected = true
 	return ""
-}
-
-// extendByLeaf is State.extend for a record of which only the leaf is known.
-func extendByLeaf(s *State, index uint64, stamp int64, leaf tlog.Hash) {
-	s.Head = link(&s.Head, s.Seq, index, stamp, &leaf)
-	for n := s.Size(); n&1 == 1; n >>= 1 {
-		last := len(s.Frontier) - 1
-		leaf = tlog.NodeHash(s.Frontier[last], leaf)
-		s.Frontier = s.Frontier[:last]
-	}
-	s.Frontier = append(s.Frontier, leaf)
-	s.Seq++
 }

@@ -72,7 +72,7 @@ func (s *sinkTest) add(from, to int) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		if _, err := s.source.Append(uint64(i), int64(i), Sealed{digest, box}); err != nil {
+		if _, err := s.source.Append(uint64(i), int64(i), Sealed{Digest: digest, Box: box}); err != nil {
 			s.t.Fatal(err)
 		}
 	}

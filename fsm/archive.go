@@ -11,7 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"conclave/audit"
+	"conclave/internal/chainlog"
 )
 
 // A snapshot travels as a tar of plain files: manifest.json, the files in the manifest's order, and SHA256SUMS, which
@@ -110,7 +110,7 @@ func (a *archive) begin(name string, size int64, body io.Reader) error {
 	return nil
 }
 
-func (a *archive) beginFile(f audit.File) (err error) {
+func (a *archive) beginFile(f chainlog.File) (err error) {
 	part, name := splitName(f.Name)
 	if a.file, err = a.fs.Open(a.fs.PathJoin(a.dir, part, name), vfs.SequentialReadsOption); err != nil {
 		return err
@@ -257,7 +257,7 @@ func (r *receiver) header() error {
 	return nil
 }
 
-func (r *receiver) beginFile(h *tar.Header, f audit.File) (err error) {
+func (r *receiver) beginFile(h *tar.Header, f chainlog.File) (err error) {
 	if h.Name != f.Name || h.Size != f.Size {
 		return errArchive
 	}

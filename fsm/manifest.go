@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"strings"
 
-	"conclave/audit"
+	"conclave/internal/chainlog"
 )
 
 // manifest says what a snapshot is and which files make it up, as JSON:
@@ -16,13 +16,13 @@ import (
 //
 // Files are Pebble's, then the audit segments in order. Index is that of the state itself; Raft's metadata may say more.
 type manifest struct {
-	Layout  int          `json:"layout"`
-	Format  uint32       `json:"format"`
-	Index   uint64       `json:"index"`
-	Time    int64        `json:"time"`
-	Records uint64       `json:"records"`
-	Head    string       `json:"head"`
-	Files   []audit.File `json:"files"`
+	Layout  int             `json:"layout"`
+	Format  uint32          `json:"format"`
+	Index   uint64          `json:"index"`
+	Time    int64           `json:"time"`
+	Records uint64          `json:"records"`
+	Head    string          `json:"head"`
+	Files   []chainlog.File `json:"files"`
 }
 
 const (
@@ -61,7 +61,7 @@ func (m *manifest) check() error {
 	last := ""
 	for _, f := range m.Files {
 		part, name := splitName(f.Name)
-		_, segment := audit.ParseSegmentName(name)
+		_, segment := chainlog.ParseSegmentName(name)
 		_, again := seen[f.Name]
 		seen[f.Name] = struct{}{}
 		inOrder := part == auditDir && segment && name > last || part == stateDir && !segments

@@ -8,7 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/hashicorp/raft"
 
-	"conclave/audit"
+	"conclave/internal/chainlog"
 )
 
 // snapshot is the state as of one index, in a directory of its own until a sink takes it over.
@@ -62,10 +62,10 @@ func (f *FSM) checkpoint(s *snapshot) error {
 		if err != nil {
 			return err
 		}
-		s.manifest.Files = append(s.manifest.Files, audit.File{Name: stateDir + "/" + name, Size: info.Size()})
+		s.manifest.Files = append(s.manifest.Files, chainlog.File{Name: stateDir + "/" + name, Size: info.Size()})
 	}
 	for _, g := range segments {
-		s.manifest.Files = append(s.manifest.Files, audit.File{Name: auditDir + "/" + g.Name, Size: g.Size})
+		s.manifest.Files = append(s.manifest.Files, chainlog.File{Name: auditDir + "/" + g.Name, Size: g.Size})
 	}
 	return s.manifest.check()
 }
@@ -191,7 +191,7 @@ func (f *FSM) layOut(dir string, m *manifest, number uint64) error {
 		if isTable(name) || (part == auditDir && i < last) {
 			err = fs.Link(from, to)
 		} else {
-			err = audit.CopyPart(fs, from, to, file.Size)
+			err = chainlog.CopyPart(fs, from, to, file.Size)
 		}
 		if err != nil {
 			return err

@@ -1,4 +1,4 @@
-package audit
+package chainlog
 
 import (
 	"crypto/sha256"
@@ -121,10 +121,9 @@ func (s *State) Clone() State {
 	return c
 }
 
-// extend adds a record to chain and tree.
-func (s *State) extend(index uint64, stamp int64, digest *[32]byte, box []byte) {
-	leaf := LeafHash(digest, sha256.Sum256(box))
-	s.Head = link(&s.Head, s.Seq, index, stamp, &leaf)
+// Extend adds a record, of which LeafHash is known, to chain and tree.
+func (s *State) Extend(index uint64, stamp int64, leaf tlog.Hash) {
+	s.Head = Link(&s.Head, s.Seq, index, stamp, &leaf)
 	node := leaf
 	for n := s.Size(); n&1 == 1; n >>= 1 {
 		last := len(s.Frontier) - 1
@@ -135,8 +134,8 @@ func (s *State) extend(index uint64, stamp int64, digest *[32]byte, box []byte) 
 	s.Seq++
 }
 
-// beginEpoch starts a new epoch and tree; the chain goes on. The epoch's first record is what it returns.
-func (s *State) beginEpoch(reason string) EpochStart {
+// BeginEpoch starts a new epoch and tree; the chain goes on. The epoch's first record is what it returns.
+func (s *State) BeginEpoch(reason string) EpochStart {
 	start := EpochStart{Epoch: s.Epoch + 1, PreviousSeq: s.Seq, PreviousHead: s.Head, PreviousRoot: s.Root(), Reason: reason}
 	s.Epoch, s.EpochSeq, s.Frontier = s.Epoch+1, s.Seq, nil
 	return start
@@ -153,8 +152,8 @@ func LeafHash(digest *[32]byte, box [32]byte) tlog.Hash {
 
 const linkTitle = "conclave audit link v1\x00"
 
-// link is the head of the chain after a record: SHA-256(title ‖ head ‖ seq ‖ index ‖ stamp ‖ leaf).
-func link(head *[32]byte, seq, index uint64, stamp int64, leaf *tlog.Hash) [32]byte {
+// Link is the head of the chain after a record: SHA-256(title ‖ head ‖ seq ‖ index ‖ stamp ‖ leaf).
+func Link(head *[32]byte, seq, index uint64, stamp int64, leaf *tlog.Hash) [32]byte {
 	var b [len(linkTitle) + 32 + 3*8 + 32]byte
 	n := copy(b[:], linkTitle)
 	n += copy(b[n:], head[:])
@@ -165,7 +164,8 @@ func link(head *[32]byte, seq, index uint64, stamp int64, leaf *tlog.Hash) [32]b
 	return sha256.Sum256(b[:])
 }
 
-func parseHash(dst *[32]byte, text string) error {
+// ParseHash reads 64 hex digits.
+func ParseHash(dst *[32]byte, text string) error {
 	if len(text) != 64 {
 		return errors.New("a hash has 64 digits")
 	}

@@ -1,4 +1,4 @@
-package audit
+package chainlog
 
 import (
 	"context"
@@ -186,7 +186,7 @@ func (v *verifier) segment(ctx context.Context, s *segment) (err error) {
 		// The epoch's tree begins here; its first record must say what the state before it was.
 		before := v.state
 		before.Epoch = s.Epoch - 1
-		begun := before.beginEpoch("")
+		begun := before.BeginEpoch("")
 		start = &begun
 		v.state.Epoch, v.state.EpochSeq, v.state.Frontier = before.Epoch, before.EpochSeq, nil
 	}
@@ -235,7 +235,7 @@ func (v *verifier) frame(s *segment, f *Frame, at int64, start *EpochStart) erro
 	}
 	next := v.state
 	next.Frontier = append([]tlog.Hash(nil), v.state.Frontier...)
-	next.extend(f.Index, f.Stamp, &f.Digest, f.Box)
+	next.Extend(f.Index, f.Stamp, LeafHash(&f.Digest, sha256.Sum256(f.Box)))
 	if next.Head != f.Link {
 		return v.fault(s.Number, at, FaultChain, "the record isn't the one that was linked here")
 	}

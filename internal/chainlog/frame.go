@@ -1,4 +1,4 @@
-package audit
+package chainlog
 
 import (
 	"crypto/sha256"
@@ -169,8 +169,8 @@ func ParseEpochStart(box []byte) (EpochStart, error) {
 	var err1, err2, err3, err4 error
 	e.Epoch, err1 = strconv.ParseUint(values[0], 10, 64)
 	e.PreviousSeq, err2 = strconv.ParseUint(values[1], 10, 64)
-	err3 = parseHash(&e.PreviousHead, values[2])
-	err4 = parseHash((*[32]byte)(&e.PreviousRoot), values[3])
+	err3 = ParseHash(&e.PreviousHead, values[2])
+	err4 = ParseHash((*[32]byte)(&e.PreviousRoot), values[3])
 	e.Reason = values[4]
 	if errors.Join(err1, err2, err3, err4, CheckReason(e.Reason)) != nil || string(e.encode()) != string(box) {
 		return EpochStart{}, bad
