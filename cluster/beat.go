@@ -1,0 +1,66 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"conclave/cluster/wire"
+)
+
+// Timings of beats.
+const (
+	beatInterval     = time.Second
+	fastBeatInterval = 100 * time.Millisecond // until the node votes and knows the time
+	beatTimeout      = 500 * time.Millisecond // a longer round trip says too little about the time
+)
+
+// beat tells the leader how this node is, and hears from it what time it is.
+func (n *Node) beat(ctx context.Context) {
+	for {
+		pause := beatInterval
+		if leader := n.leaderID(); leader != "" && leader != n.id.nodeID && n.clusterID() != "" {
+			began := n.mono()
+			e, err := n.pulseTimeout(ctx, leader)
+			if err == nil && e.GetLeader() && e.GetTime() != 0 {
+				n.clock.hear(e.GetTime(), n.mono()-began)
+			}
+		}
+		if _, known := n.clock.now(); !known || !n.votes() {
+			pause = fastBeatInterval
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.leaderNews():
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (n *Node) pulseTimeout(ctx context.Context, to string) (*wire.Echo, error) {
+	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	return n.pulse(ctx, to, &wire.Beat{Wall: n.config.Wall().UnixNano(), Ready: n.ready.Load(), Applied: n.fsm.Applied(),
+		Term: n.raft.CurrentTerm(), LastIndex: n.raft.LastIndex(), Version: n.config.Version})
+}
+
+func (n *Node) pulse(ctx context.Context, to string, b *wire.Beat) (*wire.Echo, error) {
+	client, err := n.peers.client(to)
+	if err != nil {
+		return nil, err
+	}
+	return client.Pulse(n.outgoing(ctx), b)
+}
+
+// pulsed answers a beat.
+func (n *Node) pulsed(from string, b *wire.Beat) *wire.Echo {
+	term, _ := n.order.openTerm()
+	if !b.GetAsk() && term != 0 {
+		n.health.note(from, b)
+	}
+	e := &wire.Echo{Leader: term != 0, Wall: n.config.Wall().UnixNano()}
+	if now, known := n.clock.now(); known {
+		e.Time = now
+	}
+	return e
+}

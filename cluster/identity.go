@@ -1,0 +1,262 @@
+package cluster
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// identity is who a node is: files of the data directory, made once.
+//
+//	lock          locked by the process that has the directory open
+//	node-id       the name, if none is configured
+//	raft/disk-id  random; a new one means that the log may have forgotten something
+//	node.pem      self-signed certificate and private key, 0600
+//	cluster.json  the cluster it belongs to; see origin
+type identity struct {
+	nodeID   string
+	diskID   string
+	raftDir  string
+	cert     tls.Certificate
+	spki     [sha256.Size]byte
+	roots    *x509.CertPool // nil unless certificates of an authority are used
+	lockFile *os.File
+}
+
+// serverID is the Raft server id: it changes with the disk, so that a log which forgot can't vote under its old name.
+func (id *identity) serverID() string { return id.nodeID + "-" + id.diskID }
+
+// nodeOf is the node id in a server id.
+func nodeOf(serverID string) string {
+	if i := strings.LastIndexByte(serverID, '-'); i >= 0 {
+		return serverID[:i]
+	}
+	return serverID
+}
+
+// openIdentity locks the data directory and reads or makes the node's identity.
+func openIdentity(c *Config) (_ *identity, err error) {
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	id := &identity{nodeID: c.NodeID}
+	if id.lockFile, err = lockDir(c.DataDir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			id.close()
+		}
+	}()
+	if id.nodeID == "" {
+		if id.nodeID, err = keptID(filepath.Join(c.DataDir, "node-id"), 8); err != nil {
+			return nil, err
+		}
+	}
+	id.raftDir = filepath.Join(c.DataDir, "raft")
+	if err := os.MkdirAll(id.raftDir, 0o700); err != nil {
+		return nil, err
+	}
+	if id.diskID, err = keptID(id.diskFile(), 8); err != nil {
+		return nil, err
+	}
+	if c.CertificateFile != "" {
+		err = id.loadFiles(c)
+	} else {
+		err = id.loadOwn(filepath.Join(c.DataDir, "node.pem"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(id.cert.Certificate[0])
+	if err != nil {
+		return nil, fmt.Errorf("parse node certificate: %w", err)
+	}
+	id.cert.Leaf = leaf
+	id.spki = sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	return id, nil
+}
+
+func (id *identity) close() { id.lockFile.Close() }
+
+func (id *identity) diskFile() string { return filepath.Join(id.raftDir, "disk-id") }
+
+// renameDisk chooses a new disk id.
+func (id *identity) renameDisk() (err error) {
+	if err := os.Remove(id.diskFile()); err != nil {
+		return err
+	}
+	id.diskID, err = keptID(id.diskFile(), 8)
+	return err
+}
+
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock of data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("data directory %s is in use by another process: %w", dir, err)
+	}
+	return f, nil
+}
+
+// keptID reads a hexadecimal id of n bytes, or makes one.
+func keptID(path string, n int) (string, error) {
+	b, err := os.ReadFile(path)
+	if err == nil {
+		id := strings.TrimSpace(string(b))
+		if raw, err := hex.DecodeString(id); err != nil || len(raw) != n {
+			return "", fmt.Errorf("%s doesn't hold an id of %d bytes", path, n)
+		}
+		return id, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	raw := make([]byte, n)
+	rand.Read(raw)
+	id := hex.EncodeToString(raw)
+	return id, writeFile(path, []byte(id+"\n"))
+}
+
+// writeFile replaces a file durably: it is there whole, or as it was.
+func writeFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// loadFiles uses certificates of an authority.
+func (id *identity) loadFiles(c *Config) (err error) {
+	if id.cert, err = tls.LoadX509KeyPair(c.CertificateFile, c.KeyFile); err != nil {
+		return fmt.Errorf("load node certificate: %w", err)
+	}
+	ca, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return fmt.Errorf("load certificate authority: %w", err)
+	}
+	id.roots = x509.NewCertPool()
+	if !id.roots.AppendCertsFromPEM(ca) {
+		return fmt.Errorf("load certificate authority: no certificate in %s", c.CAFile)
+	}
+	return nil
+}
+
+// loadOwn reads the self-signed certificate, or makes it. Its names and dates mean nothing: peers compare its key.
+func (id *identity) loadOwn(path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if b, err = selfSign(id.nodeID); err == nil {
+			err = writeFile(path, b)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("node certificate: %w", err)
+	}
+	if id.cert, err = tls.X509KeyPair(b, b); err != nil {
+		return fmt.Errorf("node certificate %s: %w", path, err)
+	}
+	return nil
+}
+
+func selfSign(name string) ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    time.Unix(0, 0),
+		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), // RFC 5280, 4.1.2.5: no well-defined end
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = errors.Join(pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.Encode(&out, &pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+	return out.Bytes(), err
+}
+
+// origin says which cluster a node belongs to. Founding is set from before the node bootstraps until Raft has the
+// configuration on disk: only then may a log without entries be bootstrapped again, under the same id.
+type origin struct {
+	ClusterID string `json:"cluster_id"`
+	Founding  bool   `json:"founding,omitempty"`
+}
+
+func loadOrigin(dir string) (origin, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "cluster.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return origin{}, nil
+	}
+	if err != nil {
+		return origin{}, err
+	}
+	var o origin
+	if err := json.Unmarshal(b, &o); err != nil || !validClusterID(o.ClusterID) {
+		return origin{}, fmt.Errorf("%s is damaged; remove this data directory and join again as a new node", filepath.Join(dir, "cluster.json"))
+	}
+	return o, nil
+}
+
+func (o origin) save(dir string) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, "cluster.json"), append(b, '\n'))
+}
+
+func newClusterID() string {
+	raw := make([]byte, 16)
+	rand.Read(raw)
+	return hex.EncodeToString(raw)
+}
+
+func validClusterID(id string) bool {
+	raw, err := hex.DecodeString(id)
+	return err == nil && len(raw) == 16
+}

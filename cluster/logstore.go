@@ -1,0 +1,209 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	wal "github.com/hashicorp/raft-wal"
+)
+
+// Limits of the log store.
+const (
+	walSegmentBytes  = 64 << 20
+	cachedLogBytes   = 16 << 20
+	cachedLogEntries = 512
+)
+
+// trailer is what the store puts in an entry's Extensions, once, on the leader; it travels with the entry and is
+// verified before an entry is stored and after it is read:
+//
+//	1  CRC-32C over index (8) ‖ term (8) ‖ type (1) ‖ data, big-endian
+//	↑ format byte
+const (
+	trailerFormat = 1
+	trailerBytes  = 5
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errDamaged is what a log entry with a wrong checksum gives.
+var errDamaged = errors.New("log entry is damaged")
+
+// innerLog is what the wrapper needs from raft-wal and raft-boltdb.
+type innerLog interface {
+	raft.LogStore
+	Close() error
+}
+
+// logStore verifies every entry on its way in and out, keeps the newest in memory (replication reads the entry before
+// the next one each time), and counts bytes for the snapshot trigger.
+type logStore struct {
+	inner     innerLog
+	fatal     func(error)
+	monotonic bool
+	stored    atomic.Int64 // bytes since reset
+	entries   atomic.Int64 // entries since reset
+
+	mu    sync.Mutex // guards what follows
+	cache []*raft.Log
+	first uint64 // index of cache[0]
+	bytes int
+}
+
+var (
+	_ raft.LogStore          = (*logStore)(nil)
+	_ raft.MonotonicLogStore = (*logStore)(nil)
+)
+
+// openLog opens the log of the given kind ("wal" or "bolt") under dir.
+func openLog(dir, kind string, logger hclog.Logger, fatal func(error)) (*logStore, error) {
+	path := filepath.Join(dir, kind)
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	var inner innerLog
+	var err error
+	if kind == "bolt" {
+		inner, err = raftboltdb.New(raftboltdb.Options{Path: filepath.Join(path, "log.db"), MsgpackUseNewTimeFormat: true})
+	} else {
+		inner, err = wal.Open(path, wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(logger))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open raft log %s: %w", path, err)
+	}
+	return newLogStore(inner, fatal), nil
+}
+
+func newLogStore(inner innerLog, fatal func(error)) *logStore {
+	m, ok := inner.(raft.MonotonicLogStore)
+	return &logStore{inner: inner, fatal: fatal, monotonic: ok && m.IsMonotonic()}
+}
+
+// IsMonotonic forwards what the inner store says: raft-wal must have no gaps.
+func (s *logStore) IsMonotonic() bool { return s.monotonic }
+
+// FirstIndex and LastIndex forward.
+func (s *logStore) FirstIndex() (uint64, error) { return s.inner.FirstIndex() }
+
+// LastIndex is the newest entry's index, 0 if there is none.
+func (s *logStore) LastIndex() (uint64, error) { return s.inner.LastIndex() }
+
+// GetLog reads and verifies an entry.
+func (s *logStore) GetLog(index uint64, log *raft.Log) error {
+	if s.cached(index, log) {
+		return nil
+	}
+	if err := s.inner.GetLog(index, log); err != nil {
+		return err
+	}
+	if err := verifyEntry(log); err != nil {
+		return err
+	}
+	return nil
+}
+
+// StoreLog stores one entry; see StoreLogs.
+func (s *logStore) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log}) }
+
+// StoreLogs seals the entries that this node made, verifies the others, and stores them durably.
+func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	size := 0
+	for _, l := range logs {
+		if len(l.Extensions) == 0 {
+			l.Extensions = sealEntry(l)
+		} else if err := verifyEntry(l); err != nil {
+			return err
+		}
+		size += len(l.Data)
+	}
+	if err := s.inner.StoreLogs(logs); err != nil {
+		err = fmt.Errorf("write raft log: %w", err)
+		s.fatal(err) // what reached the disk is not known, and a second fsync may lie
+		return err
+	}
+	s.stored.Add(int64(size))
+	s.entries.Add(int64(len(logs)))
+	s.remember(logs)
+	return nil
+}
+
+// DeleteRange forwards, and forgets what it remembered.
+func (s *logStore) DeleteRange(low, high uint64) error {
+	s.mu.Lock()
+	if n := len(s.cache); n > 0 && low <= s.first+uint64(n)-1 && high >= s.first {
+		s.cache, s.bytes = nil, 0
+	}
+	s.mu.Unlock()
+	return s.inner.DeleteRange(low, high)
+}
+
+// Close closes the inner store.
+func (s *logStore) Close() error { return s.inner.Close() }
+
+// resetCount returns bytes and entries stored since the last call.
+func (s *logStore) resetCount() (bytes, entries int64) {
+	return s.stored.Swap(0), s.entries.Swap(0)
+}
+
+func (s *logStore) cached(index uint64, log *raft.Log) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.cache) == 0 || index < s.first || index-s.first >= uint64(len(s.cache)) {
+		return false
+	}
+	*log = *s.cache[index-s.first]
+	return true
+}
+
+func (s *logStore) remember(logs []*raft.Log) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range logs {
+		if len(s.cache) > 0 && l.Index != s.first+uint64(len(s.cache)) {
+			s.cache, s.bytes = nil, 0
+		}
+		if len(s.cache) == 0 {
+			s.first = l.Index
+		}
+		kept := *l
+		s.cache = append(s.cache, &kept)
+		s.bytes += len(l.Data)
+	}
+	drop := 0
+	for len(s.cache)-drop > 1 && (s.bytes > cachedLogBytes || len(s.cache)-drop > cachedLogEntries) {
+		s.bytes -= len(s.cache[drop].Data)
+		s.cache[drop] = nil
+		drop++
+	}
+	s.cache = s.cache[drop:]
+	s.first += uint64(drop)
+}
+
+func entrySum(l *raft.Log) uint32 {
+	var head [17]byte
+	binary.BigEndian.PutUint64(head[:], l.Index)
+	binary.BigEndian.PutUint64(head[8:], l.Term)
+	head[16] = byte(l.Type)
+	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, l.Data)
+}
+
+func sealEntry(l *raft.Log) []byte {
+	return binary.BigEndian.AppendUint32([]byte{trailerFormat}, entrySum(l))
+}
+
+func verifyEntry(l *raft.Log) error {
+	e := l.Extensions
+	if len(e) != trailerBytes || e[0] != trailerFormat || binary.BigEndian.Uint32(e[1:]) != entrySum(l) {
+		return fmt.Errorf("%w: index %d, term %d; a damaged log is mended by joining again with an empty data directory", errDamaged, l.Index, l.Term)
+	}
+	return nil
+}

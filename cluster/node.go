@@ -1,0 +1,380 @@
+package cluster
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"google.golang.org/grpc"
+
+	"conclave/fsm"
+)
+
+// Raft's timings and limits. A dead leader is noticed within heartbeatTimeout to twice that, and replaced within about
+// electionTimeout more.
+const (
+	heartbeatTimeout = 400 * time.Millisecond
+	electionTimeout  = 400 * time.Millisecond
+	leaseTimeout     = 300 * time.Millisecond
+	raftIOTimeout    = 10 * time.Second
+	raftPool         = 3
+	raftInFlight     = 3  // append requests per follower
+	maxAppendEntries = 16 // per append request: 8 MiB of full entries
+	notifyBuffer     = 64
+)
+
+// Node is this node's part in the cluster. Its methods are safe for concurrent use.
+type Node struct {
+	config    Config
+	logger    hclog.Logger
+	id        *identity
+	fsm       *fsm.FSM
+	raft      *raft.Raft
+	logs      *logStore
+	stable    *raftboltdb.BoltStore
+	roster    *roster
+	transport *transport
+	network   *raft.NetworkTransport
+	gossip    *gossip
+	peers     *peers
+	server    *grpc.Server
+	order     *order
+	lanes     [lanes]*lane
+	clock     *clock
+	stats     *stats
+	health    *health
+	joinKey   []byte
+	started   time.Time
+	instance  [16]byte // first half random, second half room for a counter
+	proposals atomic.Uint64
+	origin    atomic.Pointer[origin]
+	ready     atomic.Bool
+	signer    atomic.Pointer[signer]
+	seed      atomic.Pointer[func() int64] // cluster time by the clocks of those present when the cluster was founded
+	notify    chan bool                    // from Raft: leadership gained or lost
+	kick      chan struct{}
+	handling  chan struct{}
+	joining   chan struct{} // held by the one introduction that changes the list
+	stopped   chan struct{}
+	ctx       context.Context // ends with Shutdown; the parent of every goroutine's
+	cancel    context.CancelFunc
+	tasks     sync.WaitGroup // every goroutine of the node
+	shutdown  sync.Once
+
+	mu       sync.Mutex // guards what follows
+	handlers map[string]Handler
+	chores   []chore
+	term     *termWork // while leading
+	news     chan struct{}
+}
+
+// Start runs the node until Shutdown. ctx bounds the start only. The state machine must be open, and stays open: its
+// owner closes it after Shutdown.
+func Start(ctx context.Context, config Config, state *fsm.FSM) (_ *Node, err error) {
+	if err := config.settle(); err != nil {
+		return nil, fmt.Errorf("start cluster node: %w", err)
+	}
+	n := &Node{config: config, logger: config.Logger, fsm: state, started: time.Now(), stats: new(stats),
+		notify: make(chan bool, notifyBuffer), kick: make(chan struct{}, 1), handling: make(chan struct{}, maxHandling),
+		joining: make(chan struct{}, 1), stopped: make(chan struct{}), handlers: make(map[string]Handler), news: make(chan struct{})}
+	rand.Read(n.instance[:8])
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.clock = newClock(n.mono, config.Wall)
+	n.health = newHealth(n.mono)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("start cluster node: %w", errors.Join(err, n.Shutdown()))
+		}
+	}()
+	if n.joinKey, err = hkdf.Key(sha256.New, config.Secret, nil, "conclave join v1", 32); err != nil {
+		return nil, err
+	}
+	if err := n.openDisk(); err != nil {
+		return nil, err
+	}
+	if err := n.openNetwork(); err != nil {
+		return nil, err
+	}
+	if err := n.openRaft(); err != nil {
+		return nil, err
+	}
+	n.openOrder()
+	n.registerHandlers()
+	n.run()
+	return n, ctx.Err()
+}
+
+// openDisk locks the data directory and opens what is in it.
+func (n *Node) openDisk() (err error) {
+	if n.id, err = openIdentity(&n.config); err != nil {
+		return err
+	}
+	o, err := loadOrigin(n.config.DataDir)
+	if err != nil {
+		return err
+	}
+	n.origin.Store(&o)
+	if n.roster, err = openRoster(n.config.DataDir); err != nil {
+		return err
+	}
+	dir := n.id.raftDir
+	if n.logs, err = openLog(dir, n.config.LogStore, n.logger.Named("log"), n.config.Fatal); err != nil {
+		return err
+	}
+	n.stable, err = raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, "stable.db")})
+	if err != nil {
+		return fmt.Errorf("open raft stable store: %w", err)
+	}
+	return n.renameForgetful()
+}
+
+// renameForgetful gives the disk a new id if Raft has voted here but its log is gone: under its old id this node could
+// deny what it has acknowledged.
+func (n *Node) renameForgetful() error {
+	last, err := n.logs.LastIndex()
+	if err != nil {
+		return err
+	}
+	snapshots, err := n.fsm.Snapshots().List()
+	if err != nil {
+		return err
+	}
+	term, err := n.stable.GetUint64([]byte("CurrentTerm"))
+	if err != nil || term == 0 || last > 0 || len(snapshots) > 0 {
+		return nil // no term: never used
+	}
+	n.logger.Warn("the raft log is empty although this node has voted; it comes back as a new server")
+	return n.id.renameDisk()
+}
+
+func (n *Node) openNetwork() (err error) {
+	if n.transport, err = newTransport(n.id, &n.config, n.roster, n.clusterID); err != nil {
+		return err
+	}
+	n.peers = newPeers(n.transport, n.addressOf)
+	self := meta{Cluster: n.clusterID(), Address: n.transport.advertise, API: n.config.APIAddress, Version: n.config.Version}
+	n.gossip, err = startGossip(&n.config, n.id.nodeID, self, n.kickForm)
+	if err != nil {
+		return err
+	}
+	n.server = n.newServer()
+	return nil
+}
+
+func (n *Node) openRaft() (err error) {
+	logger := n.logger.Named("raft")
+	n.network = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: n, Logger: logger, Stream: &streamLayer{n.transport.raft, n.transport}, MaxPool: raftPool,
+		MaxRPCsInFlight: raftInFlight, Timeout: raftIOTimeout, MsgpackUseNewTimeFormat: true})
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.id.serverID())
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = heartbeatTimeout, electionTimeout, leaseTimeout
+	c.CommitTimeout = n.config.CommitTimeout
+	c.MaxAppendEntries = maxAppendEntries
+	c.ShutdownOnRemove = false
+	c.SnapshotThreshold, c.SnapshotInterval = 1<<40, 24*time.Hour // by bytes instead: see keepLogShort
+	c.NoSnapshotRestoreOnStart, c.NoLegacyTelemetry = true, true
+	c.NotifyCh, c.Logger = n.notify, logger
+	n.raft, err = raft.NewRaft(c, n.fsm, n.logs, n.stable, n.fsm.Snapshots(), n.network)
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	return nil
+}
+
+func (n *Node) openOrder() {
+	guard := newGuard(n.config.DataDir, n.config.Reserve, n.mono)
+	o := newOrder(n.config.Pipeline)
+	o.apply, o.expect, o.check, o.applied = n.raft.Apply, n.fsm.Expect, fsm.CheckEntry, n.fsm.Applied
+	o.stamp, o.stats = n.clock.next, n.stats
+	o.guard = func() error {
+		err := guard.check()
+		if err != nil {
+			n.logger.Error("proposals are refused", "error", err)
+		}
+		return err
+	}
+	n.order = o
+	for kind := range n.lanes {
+		n.lanes[kind] = newLane(n, priority(kind))
+	}
+}
+
+// run starts the node's goroutines. All end with ctx.
+func (n *Node) run() {
+	observed := make(chan raft.Observation, notifyBuffer)
+	n.raft.RegisterObserver(raft.NewObserver(observed, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	}))
+	n.spawn(func() { n.server.Serve(n.transport.grpc) }) // ends with server.Stop
+	n.spawn(func() { n.order.run(n.ctx) })
+	n.spawn(n.order.finish) // ends with order.run
+	for _, l := range n.lanes {
+		n.spawn(func() { l.run(n.ctx) })
+	}
+	n.spawn(func() { n.watchLeadership(n.ctx) })
+	n.spawn(func() { n.watchLeader(n.ctx, observed) })
+	n.spawn(func() { n.watchMembers(n.ctx) })
+	n.spawn(func() { n.beat(n.ctx) })
+	n.spawn(func() { n.form(n.ctx) })
+	n.spawn(func() { n.keepLogShort(n.ctx) })
+}
+
+func (n *Node) spawn(f func()) {
+	n.tasks.Add(1)
+	go func() {
+		defer n.tasks.Done()
+		f()
+	}()
+}
+
+// Shutdown stops the node and waits for all it has started. What is under way ends with Unknown. It may be called more
+// than once.
+func (n *Node) Shutdown() error {
+	var errs []error
+	n.shutdown.Do(func() {
+		close(n.stopped)
+		n.cancel()
+		if n.gossip != nil {
+			n.gossip.close()
+		}
+		if n.raft != nil {
+			errs = append(errs, n.raft.Shutdown().Error())
+		}
+		if n.server != nil {
+			n.server.Stop()
+		}
+		if n.peers != nil {
+			n.peers.close()
+		}
+		if n.network != nil {
+			errs = append(errs, n.network.Close())
+			n.network.CloseStreams()
+		}
+		if n.transport != nil {
+			n.transport.close()
+		}
+		n.tasks.Wait()
+		for _, c := range []io.Closer{closer(n.logs), closer(n.stable)} {
+			if c != nil {
+				errs = append(errs, c.Close())
+			}
+		}
+		if n.id != nil {
+			n.id.close()
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// closer is nil for a nil pointer.
+func closer[T any, P interface {
+	*T
+	io.Closer
+}](p P) io.Closer {
+	if p == nil {
+		return nil
+	}
+	return p
+}
+
+// mono is a clock that no administrator sets: the time since this node started.
+func (n *Node) mono() time.Duration { return time.Since(n.started) }
+
+func (n *Node) clusterID() string { return n.origin.Load().ClusterID }
+
+// ClusterID is the id of the cluster that this node belongs to, "" while there is none.
+func (n *Node) ClusterID() string { return n.clusterID() }
+
+// Address is where peers reach this node.
+func (n *Node) Address() string { return n.transport.advertise }
+
+// GossipAddress is where this node's gossip listens, "" if it is off.
+func (n *Node) GossipAddress() string { return n.gossip.address() }
+
+// leaderID is the node id of the leader, "" if none is known.
+func (n *Node) leaderID() string {
+	_, id := n.raft.LeaderWithID()
+	return nodeOf(string(id))
+}
+
+// leaderNews is closed when another leader is known, or none.
+func (n *Node) leaderNews() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.news
+}
+
+func (n *Node) watchLeader(ctx context.Context, observed <-chan raft.Observation) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-observed:
+		}
+		n.mu.Lock()
+		close(n.news)
+		n.news = make(chan struct{})
+		n.mu.Unlock()
+		leader := n.leaderID()
+		for _, l := range n.lanes {
+			l.leaderChanged(leader)
+		}
+	}
+}
+
+// addressOf finds a member's address: what it gossips, else what Raft's configuration says, else the list's. That the
+// right node answers there, its certificate shows.
+func (n *Node) addressOf(nodeID string) (string, bool) {
+	if m, ok := n.gossip.peer(nodeID); ok {
+		return m.Address, true
+	}
+	for _, s := range n.servers() {
+		if nodeOf(string(s.ID)) == nodeID {
+			return string(s.Address), true
+		}
+	}
+	if l := n.roster.list(); l != nil {
+		if m := l.Find(nodeID); m != nil && m.Address != "" {
+			return m.Address, true
+		}
+	}
+	return "", false
+}
+
+// servers is Raft's newest configuration.
+func (n *Node) servers() []raft.Server {
+	if n.raft == nil {
+		return nil
+	}
+	f := n.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return f.Configuration().Servers
+}
+
+// ServerAddr makes the addresses that streamLayer dials: node id/host:port.
+func (n *Node) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	nodeID := nodeOf(string(id))
+	if nodeID == n.id.nodeID {
+		return raft.ServerAddress(nodeID + "/" + n.transport.advertise), nil
+	}
+	address, ok := n.addressOf(nodeID)
+	if !ok {
+		return "", fmt.Errorf("no address of node %s is known", nodeID)
+	}
+	return raft.ServerAddress(nodeID + "/" + address), nil
+}

@@ -1,0 +1,442 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"conclave/cluster/wire"
+	"conclave/fsm"
+)
+
+// Limits of ordering. Bytes are those of encoded transactions and are held until they are applied.
+const (
+	maxTransaction = 8 << 20
+	maxBatch       = 512 << 10 // one entry or batch, unless a single transaction is longer
+	maxBatchCount  = 4096      // transactions of one entry or batch
+	maxPipeline    = 8
+	maxOrderBytes  = 64 << 20 // held by the leader for all nodes
+	maxUrgentBytes = 16 << 20 // beyond it, for the urgent lane
+	enqueueTimeout = 5 * time.Second
+)
+
+// priority says which lane a transaction takes.
+type priority int
+
+const (
+	usual priority = iota
+	urgent
+	lanes
+)
+
+// parcel is a batch of one sender on its way into an entry.
+type parcel struct {
+	txs      []*fsm.Transaction
+	bytes    int
+	deadline time.Time
+	fence    bool // no transactions: answered when all before it are
+	// answer is called once. outcomes is nil unless the status is DONE.
+	answer func(status wire.Status, index uint64, outcomes []fsm.Outcome)
+}
+
+// entry is what is under way in Raft: a fence, if it has no future.
+type entry struct {
+	future  raft.ApplyFuture
+	forget  func()
+	parcels []*parcel
+	term    uint64
+	began   time.Time
+}
+
+// order is the leader's part of Commit: it merges the parcels of all nodes into Raft entries, keeps a few of those under
+// way, and answers in the order of the log. It works while a term is open, else it answers NOT_LEADER.
+type order struct {
+	apply    func(data []byte, timeout time.Duration) raft.ApplyFuture
+	expect   func(batch fsm.ProposalID, txs []*fsm.Transaction) func()
+	check    func(data []byte) error
+	applied  func() uint64
+	stamp    func() int64
+	guard    func() error
+	stats    *stats
+	instance fsm.ProposalID // first half random
+	slots    chan struct{}  // one per entry under way
+	wake     chan struct{}
+	flying   chan *entry
+
+	mu      sync.Mutex // guards what follows
+	term    uint64     // 0: not open
+	opened  chan struct{}
+	queues  [lanes][]*parcel
+	bytes   [lanes]int
+	streams map[string]uint64 // sender and lane → number of its newest stream
+	batches uint64
+	doubt   uint64    // newest term in which the fate of an entry stayed unknown
+	oldest  time.Time // when the entry that is to be answered next was proposed; zero if there is none
+}
+
+func newOrder(pipeline int) *order {
+	o := &order{slots: make(chan struct{}, pipeline), wake: make(chan struct{}, 1), flying: make(chan *entry, maxPipeline),
+		opened: make(chan struct{}), streams: make(map[string]uint64)}
+	rand.Read(o.instance[:8])
+	return o
+}
+
+// open starts a term.
+func (o *order) open(term uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.term = term
+	close(o.opened)
+}
+
+// shut ends the term; what waits is answered by run.
+func (o *order) shut() {
+	o.mu.Lock()
+	if o.term != 0 {
+		o.term = 0
+		o.opened = make(chan struct{})
+	}
+	o.mu.Unlock()
+	o.rouse()
+}
+
+// openTerm is the term that is open, 0 if none is; opened is closed when one opens.
+func (o *order) openTerm() (term uint64, opened <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.term, o.opened
+}
+
+func (o *order) rouse() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// begin numbers a new stream of a sender and shuts the door to its older ones.
+func (o *order) begin(sender string) (stream uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.streams[sender]++ // senders are members and lanes: bounded
+	return o.streams[sender]
+}
+
+// take queues a parcel that names the given term, or answers at once that it will not. A parcel of a sender's older
+// stream is never taken: its sender may be fencing.
+func (o *order) take(p *parcel, lane priority, term uint64, sender string, stream uint64) {
+	limit := maxOrderBytes
+	if lane == urgent {
+		limit = maxUrgentBytes
+	}
+	o.mu.Lock()
+	status := wire.Status_DONE
+	switch {
+	case o.term == 0 || o.term != term:
+		status = wire.Status_NOT_LEADER
+	case sender != "" && o.streams[sender] != stream:
+		status = wire.Status_NOT_LEADER
+	case o.bytes[lane]+p.bytes > limit && o.bytes[lane] > 0:
+		status = wire.Status_BUSY
+	default:
+		o.bytes[lane] += p.bytes
+		o.queues[lane] = append(o.queues[lane], p)
+	}
+	o.mu.Unlock()
+	if status != wire.Status_DONE {
+		p.answer(status, 0, nil)
+		return
+	}
+	o.rouse()
+}
+
+// run proposes until ctx ends. finish must run beside it.
+func (o *order) run(ctx context.Context) {
+	defer close(o.flying)
+	for {
+		select {
+		case <-ctx.Done():
+			o.shut()
+			o.refuse()
+			return
+		case <-o.wake:
+		}
+		for {
+			if term, _ := o.openTerm(); term == 0 {
+				o.refuse()
+				break
+			}
+			if !o.waiting() {
+				break
+			}
+			select {
+			case o.slots <- struct{}{}:
+			case <-ctx.Done():
+				o.shut()
+				o.refuse()
+				return
+			}
+			parcels, lane, term := o.next()
+			if !o.propose(parcels, lane, term) {
+				<-o.slots
+			}
+		}
+	}
+}
+
+func (o *order) waiting() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.queues[usual])+len(o.queues[urgent]) > 0
+}
+
+// refuse answers everything that waits: there is no open term.
+func (o *order) refuse() {
+	o.mu.Lock()
+	var refused []*parcel
+	for lane := range o.queues {
+		for _, p := range o.queues[lane] {
+			o.bytes[lane] -= p.bytes
+		}
+		refused = append(refused, o.queues[lane]...)
+		o.queues[lane] = nil
+	}
+	o.mu.Unlock()
+	for _, p := range refused {
+		p.answer(wire.Status_NOT_LEADER, 0, nil)
+	}
+}
+
+// next takes the parcels of one entry from the first lane that has any. A fence is taken alone.
+func (o *order) next() (parcels []*parcel, lane priority, term uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	lane = urgent
+	if len(o.queues[urgent]) == 0 {
+		lane = usual
+	}
+	queue := o.queues[lane]
+	bytes, count, taken := 0, 0, 0
+	for _, p := range queue {
+		if taken > 0 && (p.fence || bytes+p.bytes > maxBatch || count+len(p.txs) > maxBatchCount) {
+			break
+		}
+		taken++
+		bytes += p.bytes
+		count += len(p.txs)
+		if p.fence {
+			break
+		}
+	}
+	parcels = append(parcels, queue[:taken]...)
+	if taken == len(queue) {
+		o.queues[lane] = nil
+	} else {
+		o.queues[lane] = queue[taken:]
+	}
+	return parcels, lane, o.term
+}
+
+// release gives bytes back to a lane's budget.
+func (o *order) release(lane priority, parcels ...*parcel) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range parcels {
+		o.bytes[lane] -= p.bytes
+	}
+}
+
+// drop answers parcels that will not be proposed.
+func (o *order) drop(lane priority, status wire.Status, parcels ...*parcel) {
+	o.release(lane, parcels...)
+	for _, p := range parcels {
+		p.answer(status, 0, nil)
+	}
+}
+
+// propose makes an entry of the parcels and hands it to Raft. It reports whether an entry is under way.
+func (o *order) propose(parcels []*parcel, lane priority, term uint64) bool {
+	if len(parcels) == 0 {
+		return false
+	}
+	if term == 0 {
+		o.drop(lane, wire.Status_NOT_LEADER, parcels...)
+		return false
+	}
+	if parcels[0].fence {
+		o.send(&entry{parcels: parcels, term: term, began: time.Now()})
+		return true
+	}
+	if err := o.guard(); err != nil {
+		o.drop(lane, wire.Status_FULL, parcels...)
+		return false
+	}
+	now := time.Now()
+	live := parcels[:0]
+	for _, p := range parcels {
+		if now.After(p.deadline) {
+			o.drop(lane, wire.Status_LATE, p)
+			continue
+		}
+		live = append(live, p)
+	}
+	if len(live) == 0 {
+		return false
+	}
+	batch, data, live := o.encode(live, lane, term)
+	if len(live) == 0 {
+		return false
+	}
+	txs := transactions(live)
+	e := &entry{parcels: live, forget: o.expect(batch, txs), term: term, began: now}
+	for _, p := range live { // the budget is given back when the entry is answered
+		answer := p.answer
+		p.answer = func(status wire.Status, index uint64, outcomes []fsm.Outcome) {
+			o.release(lane, p)
+			answer(status, index, outcomes)
+		}
+	}
+	e.future = o.apply(data, enqueueTimeout)
+	o.stats.proposed(len(txs), len(data))
+	o.send(e)
+	return true
+}
+
+func (o *order) send(e *entry) {
+	o.mu.Lock()
+	if o.oldest.IsZero() {
+		o.oldest = e.began
+	}
+	o.mu.Unlock()
+	o.flying <- e
+}
+
+// encode makes the entry's bytes and makes sure that Apply will read them. If it would not, the parcels to blame are
+// dropped: no entry that can't be applied is ever committed.
+func (o *order) encode(parcels []*parcel, lane priority, term uint64) (fsm.ProposalID, []byte, []*parcel) {
+	for {
+		o.batches++
+		batch := o.instance
+		binary.BigEndian.PutUint64(batch[8:], o.batches)
+		data := fsm.EncodeBatch(nil, term, o.stamp(), batch, transactions(parcels))
+		if o.check(data) == nil {
+			return batch, data, parcels
+		}
+		if len(parcels) == 1 {
+			o.drop(lane, wire.Status_INVALID, parcels[0])
+			return batch, nil, nil
+		}
+		sound := parcels[:0]
+		for _, p := range parcels {
+			if o.check(fsm.EncodeBatch(nil, term, 0, batch, p.txs)) == nil {
+				sound = append(sound, p)
+				continue
+			}
+			o.drop(lane, wire.Status_INVALID, p)
+		}
+		if len(sound) == len(parcels) { // each for itself is sound, together they are not: a limit of the whole
+			o.drop(lane, wire.Status_AGAIN, sound[1:]...)
+			sound = sound[:1]
+		}
+		if parcels = sound; len(parcels) == 0 {
+			return batch, nil, nil
+		}
+	}
+}
+
+func transactions(parcels []*parcel) []*fsm.Transaction {
+	if len(parcels) == 1 {
+		return parcels[0].txs
+	}
+	count := 0
+	for _, p := range parcels {
+		count += len(p.txs)
+	}
+	txs := make([]*fsm.Transaction, 0, count)
+	for _, p := range parcels {
+		txs = append(txs, p.txs...)
+	}
+	return txs
+}
+
+// finish answers entries as Raft finishes them, in order, until run has ended.
+func (o *order) finish() {
+	for e := range o.flying {
+		if e.future == nil {
+			o.answerFence(e)
+		} else {
+			o.answer(e)
+		}
+		<-o.slots
+		o.mu.Lock()
+		o.oldest = time.Time{}
+		if len(o.flying) > 0 {
+			o.oldest = time.Now() // a lower bound of its age is enough for the stall watch
+		}
+		o.mu.Unlock()
+	}
+}
+
+// answerFence tells a bound of what came before, unless some of that may still be applied in a later term.
+func (o *order) answerFence(e *entry) {
+	o.mu.Lock()
+	doubt := o.doubt >= e.term
+	o.mu.Unlock()
+	if doubt {
+		e.parcels[0].answer(wire.Status_NOT_LEADER, 0, nil)
+		return
+	}
+	e.parcels[0].answer(wire.Status_FENCED, o.applied(), nil)
+}
+
+// unsure answers an entry that may be applied later, or never.
+func (o *order) unsure(e *entry) {
+	o.mu.Lock()
+	o.doubt = max(o.doubt, e.term)
+	o.mu.Unlock()
+	for _, p := range e.parcels {
+		p.answer(wire.Status_UNSURE, 0, nil)
+	}
+}
+
+func (o *order) answer(e *entry) {
+	err := e.future.Error()
+	e.forget()
+	// These alone prove that the entry never reached the log.
+	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipTransferInProgress) || errors.Is(err, raft.ErrEnqueueTimeout) {
+		for _, p := range e.parcels {
+			p.answer(wire.Status_AGAIN, 0, nil)
+		}
+		return
+	}
+	if err != nil {
+		o.unsure(e)
+		return
+	}
+	result, ok := e.future.Response().(*fsm.BatchResult)
+	if !ok || len(result.Outcomes) != len(transactions(e.parcels)) {
+		o.unsure(e)
+		return
+	}
+	outcomes := result.Outcomes
+	for _, p := range e.parcels {
+		p.answer(wire.Status_DONE, result.Index, outcomes[:len(p.txs):len(p.txs)])
+		outcomes = outcomes[len(p.txs):]
+	}
+	o.stats.committed(time.Since(e.began))
+}
+
+// stalledFor is how long the oldest entry has been under way, 0 if there is none.
+func (o *order) stalledFor(now time.Time) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.oldest.IsZero() {
+		return 0
+	}
+	return now.Sub(o.oldest)
+}
