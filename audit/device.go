@@ -59,7 +59,7 @@ func decodeDevice(value []byte) (any, error) {
 func Devices(view conclave.View) ([]Device, error) { return appendDevices(nil, view, "", 0) }
 
 func appendDevices(list []Device, view conclave.View, dir string, depth int) ([]Device, error) {
-	names, err := view.List(strings.TrimSuffix(devicesFolder+"/"+dir, "/"), "", 0)
+	names, err := view.List(devicesFolder+"/"+dir, "", 0)
 	if err != nil {
 		return nil, err
 	}

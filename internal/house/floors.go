@@ -13,7 +13,7 @@ import (
 // make a build pass: code that does not fit it is in the wrong place.
 const Floors = `6  cmd/conclave  integration
 5  server  ui
-4  pipeline  seal  access  revoke  snapshot
+4  pipeline  seal  access  revoke  snapshot  server/config
 3  store  cluster
 2  fsm
 1  audit  policy  identity  mount  namespace  token  lease  quota  event  engine/*  auth/*
@@ -37,8 +37,8 @@ type place struct {
 }
 
 // parents are the entries whose packages may have sub-packages of their own.
-// Those of cmd/conclave are the CLI's command groups.
-var parents = []string{"engine/*", "auth/*", "cmd/conclave", "integration"}
+// Those of cmd/conclave are the CLI's command groups; see docs/decisions/0002.
+var parents = []string{"engine/*", "auth/*", "cluster", "server", "cmd/conclave", "integration"}
 
 type entry struct {
 	floor   int
@@ -65,7 +65,13 @@ func parseFloors(table string) []entry {
 }
 
 // locate finds the place of a package by its directory.
+// A package with an entry of its own does not belong to its parent's.
 func locate(entries []entry, pkg string) place {
+	for _, e := range entries {
+		if pkg == e.pattern {
+			return place{e.floor, pkg, true}
+		}
+	}
 	for _, e := range entries {
 		owner := e.pattern
 		if stem, star := strings.CutSuffix(e.pattern, "/*"); star {

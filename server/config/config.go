@@ -127,6 +127,7 @@ type Cluster struct {
 	GossipAddr                         string   // host:port to gossip on; default 0.0.0.0:8302
 	SecretFile                         string   // keys the gossip and lets a node ask to join
 	TLSCertFile, TLSKeyFile, TLSCAFile string   // instead of self-signed certificates
+	AdmitToken                         string   // of `conclave operator admit`, for a node that joins a running cluster
 }
 
 // Seal is what keeps the vault shut while nobody runs it. Keys are named, never written in a configuration.

@@ -204,6 +204,7 @@ func (l *loader) environment(env func(string) (string, bool)) {
 		{"BOOTSTRAP_EXPECT", "cluster.bootstrap_expect", number(&l.Cluster.BootstrapExpect, 1, maxVoters)},
 		{"GOSSIP_ADDR", "cluster.gossip_addr", text(&l.Cluster.GossipAddr)},
 		{"CLUSTER_SECRET_FILE", "cluster.secret_file", text(&l.Cluster.SecretFile)},
+		{"CLUSTER_ADMIT_TOKEN", "cluster.admit_token", text(&l.Cluster.AdmitToken)},
 	} {
 		for _, prefix := range []string{"VAULT_", "CONCLAVE_"} { // the later wins
 			name := prefix + variable.name

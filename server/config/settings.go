@@ -167,6 +167,7 @@ func (l *loader) clusterSettings() map[string]setter {
 		"join":          list(&l.Cluster.Join),
 		"gossip_addr":   text(&l.Cluster.GossipAddr),
 		"secret_file":   text(&l.Cluster.SecretFile),
+		"admit_token":   text(&l.Cluster.AdmitToken),
 		"tls_cert_file": text(&l.Cluster.TLSCertFile),
 		"tls_key_file":  text(&l.Cluster.TLSKeyFile),
 		"tls_ca_file":   text(&l.Cluster.TLSCAFile),

@@ -1,0 +1,132 @@
+// Package access answers questions about policy from the same decisions that requests are judged by: what may this
+// token do on that path.
+package access
+
+import (
+	"context"
+	"slices"
+
+	"conclave"
+	"conclave/policy"
+	"conclave/token"
+)
+
+// maxPaths bounds the paths of one question.
+const maxPaths = 1024
+
+// Service answers questions about access. It is safe for concurrent use.
+type Service struct{ cache *policy.Cache }
+
+// New makes the service. The cache may be shared.
+func New(cache *policy.Cache) *Service { return &Service{cache} }
+
+// ACL returns what the caller of a view may do; nothing without a caller.
+func (s *Service) ACL(view conclave.View) (*policy.ACL, error) {
+	caller := view.Caller()
+	if caller == nil {
+		return policy.Compile(), nil
+	}
+	return s.cache.ACL(view, caller.Policies)
+}
+
+// Touches reports whether the caller may do anything on a mount's path or below it.
+func (s *Service) Touches(view conclave.View, mountPath string) (bool, error) {
+	acl, err := s.ACL(view)
+	if err != nil {
+		return false, err
+	}
+	return acl.Touches(mountPath), nil
+}
+
+// Sudo reports whether the caller has the capability sudo on a path.
+func (s *Service) Sudo(view conclave.View, path string) (bool, error) {
+	acl, err := s.ACL(view)
+	if err != nil {
+		return false, err
+	}
+	return acl.Allows(policy.Check{Path: path, Operation: conclave.Update, Sudo: true}).Allowed, nil
+}
+
+// Question names the paths that are asked about.
+type Question struct {
+	Paths []string `json:"paths" doc:"Paths to ask about, without v1/."`
+	Path  []string `json:"path" doc:"The same; kept for older clients."`
+}
+
+// TokenQuestion asks about another token.
+type TokenQuestion struct {
+	Question
+	Token conclave.Secret `json:"token" doc:"The token to ask about."`
+}
+
+// AccessorQuestion asks about the token behind an accessor.
+type AccessorQuestion struct {
+	Question
+	Accessor string `json:"accessor" doc:"The accessor of the token to ask about."`
+}
+
+// Routes are the operations of this package under sys/.
+func (s *Service) Routes() []conclave.Route {
+	return []conclave.Route{
+		conclave.ReadRoute(conclave.Update, "capabilities-self", "What the calling token may do on paths.", s.self),
+		conclave.ReadRoute(conclave.Update, "capabilities", "What a token may do on paths.", s.ofToken),
+		conclave.ReadRoute(conclave.Update, "capabilities-accessor", "What the token behind an accessor may do on paths.", s.ofAccessor),
+	}
+}
+
+func (s *Service) self(_ context.Context, view conclave.View, in *Question) (*conclave.Response, error) {
+	acl, err := s.ACL(view)
+	if err != nil {
+		return nil, err
+	}
+	return in.answer(acl)
+}
+
+func (s *Service) ofToken(_ context.Context, view conclave.View, in *TokenQuestion) (*conclave.Response, error) {
+	if in.Token.Empty() {
+		return nil, conclave.Errorf(conclave.Invalid, "no token given")
+	}
+	caller, _, err := token.Authenticate(view, in.Token)
+	if err != nil {
+		return nil, conclave.Errorf(conclave.Invalid, "invalid token")
+	}
+	return s.of(view, caller, &in.Question)
+}
+
+func (s *Service) ofAccessor(_ context.Context, view conclave.View, in *AccessorQuestion) (*conclave.Response, error) {
+	caller, err := token.CallerByAccessor(view, in.Accessor)
+	if err != nil {
+		return nil, err
+	}
+	if caller == nil {
+		return nil, conclave.Errorf(conclave.Invalid, "invalid accessor")
+	}
+	return s.of(view, caller, &in.Question)
+}
+
+func (s *Service) of(view conclave.View, caller *conclave.Caller, q *Question) (*conclave.Response, error) {
+	acl, err := s.cache.ACL(view, caller.Policies)
+	if err != nil {
+		return nil, err
+	}
+	return q.answer(acl)
+}
+
+// answer has one member a path, and "capabilities" as well when there is one path.
+func (q *Question) answer(acl *policy.ACL) (*conclave.Response, error) {
+	paths := slices.Concat(q.Paths, q.Path)
+	if len(paths) == 0 {
+		return nil, conclave.Errorf(conclave.Invalid, "paths must be given")
+	}
+	if len(paths) > maxPaths {
+		return nil, conclave.Errorf(conclave.Invalid, "more than %d paths in one question", maxPaths)
+	}
+	data := make(map[string]any, len(paths)+1)
+	for _, path := range paths {
+		data[path] = acl.Capabilities(path)
+	}
+	if len(paths) == 1 {
+		data["capabilities"] = data[paths[0]]
+	}
+	return &conclave.Response{Data: data, TopLevel: true}, nil
+}

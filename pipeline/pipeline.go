@@ -1,0 +1,129 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"conclave"
+	"conclave/policy"
+	"conclave/store"
+)
+
+// Limits of one request.
+const (
+	// RequestTimeout bounds a request whose client set no tighter deadline.
+	RequestTimeout = 90 * time.Second
+	// maxAttempts bounds how often a request runs again because of conflicts.
+	maxAttempts = 32
+	// crowdedAttempts is after how many conflicts a request queues with its rivals for the same path on this node.
+	crowdedAttempts = 2
+)
+
+// Config is what a pipeline works with.
+type Config struct {
+	Store    *store.Store
+	Recorder *Recorder
+	// Gate is closed while the vault seals itself.
+	Gate *Gate
+	// Policies are compiled once for all who ask.
+	Policies *policy.Cache
+	// Plugins are the kinds of engines and auth methods that can be mounted.
+	Plugins []conclave.Plugin
+	// System are the routes of sys/, Token those of auth/token/.
+	System, Token []conclave.Route
+	// DefaultTTL and MaxTTL are the server's lifetimes for what a mount doesn't say otherwise.
+	DefaultTTL, MaxTTL time.Duration
+	Logger             hclog.Logger
+}
+
+// Pipeline executes requests. It is safe for concurrent use.
+type Pipeline struct {
+	store    *store.Store
+	recorder *Recorder
+	routing  *routing
+	policies *policy.Cache
+	gate     *Gate
+	turns    turns
+	log      hclog.Logger
+	counters Counters
+}
+
+// Counters count what happened to requests, for metrics.
+type Counters struct {
+	Requests, Conflicts, Denied, Failed, Panics atomic.Uint64
+}
+
+// New makes a pipeline.
+func New(config Config) *Pipeline {
+	return &Pipeline{
+		store:    config.Store,
+		recorder: config.Recorder,
+		routing:  newRouting(config),
+		policies: config.Policies,
+		gate:     config.Gate,
+		log:      config.Logger,
+	}
+}
+
+// Counters returns the live counters.
+func (p *Pipeline) Counters() *Counters { return &p.counters }
+
+// Handle executes one request. The error, if any, is what the client is to be told.
+func (p *Pipeline) Handle(ctx context.Context, req *conclave.Request) (*conclave.Response, error) {
+	p.counters.Requests.Add(1)
+	if err := p.gate.enter(); err != nil {
+		return nil, err
+	}
+	entered := true
+	leave := func() {
+		if entered {
+			entered = false
+			p.gate.leave()
+		}
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
+	defer cancel()
+
+	run := &run{pipeline: p, request: req}
+	resp, err := run.untilJudged(ctx)
+	if err != nil || run.call == nil || run.call.route.Finish == nil {
+		return resp, err
+	}
+	leave() // what finishes a request may wait for all others: sealing does
+	finished, err := run.call.route.Finish(ctx, req, run.call.input)
+	if finished == nil || err != nil {
+		return resp, err
+	}
+	finished.Index = resp.Index
+	return finished, nil
+}
+
+// untilJudged runs attempts until one is judged valid.
+func (r *run) untilJudged(ctx context.Context) (*conclave.Response, error) {
+	for r.attempt = 1; ; r.attempt++ {
+		resp, err := r.once(ctx)
+		conflict, again := errors.AsType[*store.ErrConflict](err)
+		if !again {
+			return resp, err
+		}
+		r.pipeline.counters.Conflicts.Add(1)
+		if err := r.pipeline.store.WaitApplied(ctx, conflict.Index); err != nil {
+			return nil, conclave.Errorf(conclave.Unavailable, "this node did not catch up in time: the request was not done")
+		}
+		if r.attempt == maxAttempts {
+			r.exhausted = true
+		}
+		if r.attempt == crowdedAttempts {
+			done, err := r.pipeline.turns.take(ctx, r.request.Path)
+			if err != nil {
+				return nil, conclave.Errorf(conclave.Unavailable, "too many requests change this path at once: the request was not done")
+			}
+			defer done()
+		}
+	}
+}

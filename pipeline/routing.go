@@ -1,0 +1,97 @@
+package pipeline
+
+import (
+	"slices"
+
+	"conclave"
+	"conclave/mount"
+	"conclave/store"
+)
+
+// Kinds of mounts that the vault itself serves.
+const (
+	systemKind = "system"
+	tokenKind  = "token"
+)
+
+// maxOpenMounts bounds the routers that are kept for mounts.
+const maxOpenMounts = 8_192
+
+// routing finds the route of a path: the vault's own, then those of the mounts as the transaction sees them.
+type routing struct {
+	plugins  map[string]conclave.Plugin // kind → plug-in
+	system   *conclave.Router
+	token    *conclave.Router
+	defaults mount.Defaults
+	opened   openedMounts
+}
+
+// target is where a request leads.
+type target struct {
+	route   *conclave.Route // nil: nowhere, and missing says why
+	missing error
+	params  map[string]string
+	mount   *conclave.Mount
+	entry   *mount.Entry
+	view    *store.View
+
+	perCaller bool // the storage is divided by caller
+}
+
+func newRouting(config Config) *routing {
+	r := &routing{plugins: map[string]conclave.Plugin{}, defaults: mount.Defaults{DefaultTTL: config.DefaultTTL, MaxTTL: config.MaxTTL},
+		token: conclave.NewRouter(config.Token)}
+	r.system = conclave.NewRouter(append(slices.Clone(config.System), r.specRoute()))
+	for _, plugin := range config.Plugins {
+		r.plugins[plugin.Kind] = plugin
+	}
+	return r
+}
+
+// resolve fills t for the request's path. The error is about the transaction; a path that leads nowhere is no error.
+func (r *routing) resolve(tx *store.Tx, req *conclave.Request, t *target) error {
+	if req.Namespace != "" {
+		t.missing = conclave.Errorf(conclave.NotFound, "no handler for this namespace")
+		return nil
+	}
+	table, err := mount.Load(tx.System(), r.defaults)
+	if err != nil {
+		return err
+	}
+	entry, rest, ok := table.Find(req.Path)
+	if !ok {
+		t.missing = conclave.Errorf(conclave.NotFound, "no handler for route %q: nothing is mounted there", req.Path)
+		return nil
+	}
+	opened, err := r.open(entry)
+	if err != nil {
+		return err
+	}
+	t.mount, t.entry, t.perCaller = entry.Mount(), entry, opened.perCaller
+	return t.find(opened.router, req.Operation, rest)
+}
+
+func (t *target) find(router *conclave.Router, op conclave.Operation, path string) error {
+	route, params, err := router.Find(op, path)
+	if err != nil {
+		t.missing = err
+		return nil
+	}
+	t.route, t.params = route, params
+	return nil
+}
+
+// open gives the handler's view of its storage.
+func (t *target) open(tx *store.Tx, caller *conclave.Caller) (*store.View, error) {
+	if t.entry.Space.ID == 0 { // sys/ and auth/token/
+		return tx.System().WithMount(t.mount), nil
+	}
+	prefix := ""
+	if t.perCaller {
+		if caller == nil {
+			return nil, errDenied
+		}
+		prefix = caller.TokenID + "/"
+	}
+	return tx.Space(t.entry.Space, prefix, t.mount)
+}

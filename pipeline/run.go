@@ -1,0 +1,191 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"conclave"
+	"conclave/policy"
+	"conclave/store"
+	"conclave/token"
+)
+
+// run is one request on its way to a verdict; it may take several attempts.
+type run struct {
+	pipeline  *Pipeline
+	request   *conclave.Request
+	attempt   int
+	exhausted bool // no attempt is left: what is recorded now is that the request gave up
+	prepared  any
+	isReady   bool // Prepare has run, or there is none
+	call      *call
+}
+
+// call is a request that has found its route.
+type call struct {
+	target
+	input  any
+	caller *conclave.Caller
+	token  *token.Record
+	acl    *policy.ACL
+}
+
+var errTooManyConflicts = conclave.Errorf(conclave.Unavailable,
+	"other requests kept changing what this one reads: it was not done, try again")
+
+// once executes the request on the newest state and commits it with its record. An *store.ErrConflict means again.
+func (r *run) once(ctx context.Context) (*conclave.Response, error) {
+	tx, err := r.pipeline.store.Begin()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { tx.Close() }()
+	resp, err := r.execute(ctx, tx)
+	if err == nil && !r.isReady {
+		tx.Close()
+		prepared, failure := r.prepare(ctx)
+		if tx, err = r.pipeline.store.Begin(); err != nil {
+			return nil, err
+		}
+		if r.prepared, r.isReady = prepared, true; failure == nil {
+			resp, err = r.execute(ctx, tx)
+		} else if _, err = r.execute(ctx, tx); err == nil {
+			err = failure // still allowed to know why
+		}
+	}
+	return r.commit(ctx, tx, resp, err)
+}
+
+// execute runs everything that reads and writes through tx. A panic becomes an error of this request alone.
+func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Response, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			r.pipeline.counters.Panics.Add(1)
+			r.pipeline.log.Error("a handler panicked", "request_id", r.request.ID, "panic", fmt.Sprintf("%T", reason), "stack", string(debug.Stack()))
+			resp, err = nil, conclave.Errorf(conclave.Internal, "internal error")
+		}
+	}()
+	r.call = &call{}
+	if r.exhausted {
+		return nil, errTooManyConflicts
+	}
+	if err := r.pipeline.authenticate(tx, r.request, r.call); err != nil {
+		return nil, err
+	}
+	if err := r.pipeline.authorize(tx, r.request, r.call); err != nil {
+		return nil, err
+	}
+	if r.request.Help {
+		return helpFor(r.call), nil
+	}
+	if !r.isReady && r.call.route.Prepare != nil {
+		return nil, nil
+	}
+	r.isReady = true
+	if r.prepared != nil {
+		ctx = conclave.WithPrepared(ctx, r.prepared)
+	}
+	resp, err = r.call.route.Handle(ctx, r.call.view, r.call.input)
+	if err != nil {
+		return nil, err
+	}
+	return resp, marshalData(resp)
+}
+
+func (r *run) prepare(ctx context.Context) (prepared any, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			r.pipeline.counters.Panics.Add(1)
+			r.pipeline.log.Error("a route's preparation panicked", "request_id", r.request.ID, "stack", string(debug.Stack()))
+			err = conclave.Errorf(conclave.Internal, "internal error")
+		}
+	}()
+	return r.call.route.Prepare(ctx, r.request, r.call.input)
+}
+
+// marshalData makes the data's JSON once: the record and the client get the same bytes.
+func marshalData(resp *conclave.Response) error {
+	if resp == nil || resp.Data == nil {
+		return nil
+	}
+	if _, done := resp.Data.(json.RawMessage); done {
+		return nil
+	}
+	data, err := json.Marshal(resp.Data)
+	if err != nil {
+		return fmt.Errorf("encode response: %w", err)
+	}
+	resp.Data = json.RawMessage(data)
+	return nil
+}
+
+// commit judges the transaction with its record. What failed writes nothing but the record, and the use of a token that
+// has a limited number of them.
+func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response, failure error) (*conclave.Response, error) {
+	if failure != nil {
+		r.count(failure)
+		tx.Discard()
+		if r.call.token != nil {
+			if err := token.Spend(tx.System(), r.call.token); err != nil {
+				return nil, err
+			}
+		}
+	}
+	record, err := r.pipeline.recorder.Record(tx, r, resp, failure)
+	if err != nil {
+		return nil, err
+	}
+	var committed store.Committed
+	if !tx.Writing() && (r.attempt > 1 || r.exhausted) {
+		committed, err = tx.CommitRecord(ctx, record)
+	} else {
+		committed, err = tx.Commit(ctx, record)
+	}
+	switch {
+	case err == nil && failure != nil:
+		return nil, failure
+	case err == nil:
+		if resp == nil {
+			resp = &conclave.Response{}
+		}
+		resp.Index = committed.Index
+		if r.call.mount != nil {
+			resp.MountType = r.call.mount.Kind
+		}
+		return resp, nil
+	case committed.Index != 0:
+		return nil, r.commitRefusal(ctx, tx, err)
+	case r.exhausted:
+		return nil, errTooManyConflicts
+	}
+	return nil, err
+}
+
+// commitRefusal records a request whose counter refused it when it was judged.
+func (r *run) commitRefusal(ctx context.Context, tx *store.Tx, refusal error) error {
+	r.count(refusal)
+	tx.Discard()
+	record, err := r.pipeline.recorder.Record(tx, r, nil, refusal)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.CommitRecord(ctx, record); err != nil {
+		return err
+	}
+	return refusal
+}
+
+func (r *run) count(failure error) {
+	if conclave.Is(failure, conclave.Denied) {
+		r.pipeline.counters.Denied.Add(1)
+		return
+	}
+	r.pipeline.counters.Failed.Add(1)
+	var known *conclave.Error
+	if !errors.As(failure, &known) || known.Kind == conclave.Internal {
+		r.pipeline.log.Error("a request failed", "request_id", r.request.ID, "error", failure)
+	}
+}

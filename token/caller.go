@@ -1,0 +1,12 @@
+package token
+
+import "conclave"
+
+// CallerByAccessor describes the live token behind an accessor to those who ask what it may do; nil if there is none.
+func CallerByAccessor(view conclave.View, accessor string) (*conclave.Caller, error) {
+	r, err := seekAccessor(view, accessor)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	return r.caller, nil
+}
