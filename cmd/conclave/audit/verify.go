@@ -1,0 +1,258 @@
+package audit
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	log "conclave/audit"
+	"conclave/cmd/conclave/client"
+	"conclave/cmd/conclave/operator"
+
+	"github.com/spf13/cobra"
+)
+
+func verify(s *client.Session) *cobra.Command {
+	var exportFile, dir string
+	var addresses []string
+	cmd := &cobra.Command{
+		Use: "verify", Short: "Prove that the audit log is whole", Args: cobra.NoArgs,
+		Long: "Walk over the audit log and check every record, the chain that links them and the tree over them. The first bad record\n" +
+			"is named, and so is the first one in which two nodes differ. Exit status: 0 whole, 2 not.\n\n" +
+			"Without -export and -dir the nodes of the running cluster are asked, all of them, or those that -address names.\n" +
+			"A chain alone can't show that its tail was cut: keep the head that is printed, outside the cluster, and compare.",
+		Example: "  conclave audit verify\n  conclave audit verify -address=https://node1:8200 -address=https://node2:8200\n" +
+			"  conclave audit verify -export=audit.jsonl\n  conclave audit verify -dir=/var/lib/conclave/audit",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case exportFile != "" && dir != "":
+				return client.Usagef("-export and -dir are two things: give one")
+			case exportFile != "":
+				return verifyExport(s, exportFile)
+			case dir != "":
+				return verifyDir(cmd.Context(), s, dir)
+			}
+			return verifyNodes(cmd.Context(), s, addresses)
+		},
+	}
+	cmd.Flags().StringVar(&exportFile, "export", "", "check this `file`, which `audit export` made; - is standard input")
+	cmd.Flags().StringVar(&dir, "dir", "", "check the log in a node's data `directory` (the part that is called audit)")
+	cmd.Flags().StringArrayVar(&addresses, "address", nil, "`URL` of a node to ask; may be repeated")
+	return cmd
+}
+
+// finding is a verdict that programs read too.
+type finding struct {
+	Whole   bool     `json:"whole"`
+	Nodes   []walked `json:"nodes,omitempty"`
+	Fault   string   `json:"fault,omitempty"`
+	Records uint64   `json:"records"`
+	First   uint64   `json:"first"`
+	Epoch   uint64   `json:"epoch"`
+	Head    string   `json:"head"`
+	Root    string   `json:"root"`
+}
+
+func stateFinding(state *log.State, first, records uint64, fault string) finding {
+	root := state.Root()
+	return finding{Whole: fault == "", Fault: fault, Records: records, First: first, Epoch: state.Epoch,
+		Head: hex.EncodeToString(state.Head[:]), Root: hex.EncodeToString(root[:])}
+}
+
+func (f *finding) print(s *client.Session, what string) error {
+	err := s.Print(f, func(w io.Writer) {
+		client.WriteTable(w, []string{"Key", "Value"}, [][]string{{"Log", what}, {"First Record", strconv.FormatUint(f.First, 10)},
+			{"Records", strconv.FormatUint(f.Records, 10)}, {"Epoch", strconv.FormatUint(f.Epoch, 10)}, {"Head", f.Head}, {"Tree Root", f.Root}})
+		if f.Whole {
+			fmt.Fprintln(w, "\nThe log is whole. Whether its tail was cut shows only against a head that was kept elsewhere.")
+		}
+	})
+	if err == nil && !f.Whole {
+		err = client.Remotef("the audit log is NOT whole: %s", f.Fault)
+	}
+	return err
+}
+
+func verifyExport(s *client.Session, file string) error {
+	in := s.In
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return client.Usagef("%w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	report, err := log.VerifyExport(in, nil)
+	fault := ""
+	if wrong, ok := errors.AsType[*log.ExportFault](err); ok {
+		fault = wrong.Error()
+	} else if err != nil {
+		return client.Usagef("read the export: %w", err)
+	}
+	found := stateFinding(&report.State, report.First, report.Records, fault)
+	return found.print(s, file)
+}
+
+func verifyDir(ctx context.Context, s *client.Session, dir string) error {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return client.Usagef("%s is not a directory", dir)
+	}
+	report, err := log.VerifyDir(ctx, dir, log.VerifyOptions{})
+	if err != nil {
+		return client.Usagef("read the log: %w", err)
+	}
+	fault := ""
+	if report.Fault != nil {
+		fault = report.Fault.Error()
+	} else if report.Records == 0 {
+		return client.Usagef("%s holds no audit log", dir)
+	}
+	found := stateFinding(&report.State, report.From.Seq, report.Records, fault)
+	return found.print(s, dir)
+}
+
+// sources are the nodes that are named, or all members of the cluster.
+func sources(ctx context.Context, s *client.Session, addresses []string) ([]source, error) {
+	if len(addresses) == 0 {
+		c, err := s.Client()
+		if err != nil {
+			return nil, err
+		}
+		members, _, err := operator.Members(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range members {
+			if m.APIAddress != "" {
+				addresses = append(addresses, m.APIAddress)
+			}
+		}
+		if len(addresses) == 0 {
+			addresses = []string{c.Address()}
+		}
+	}
+	list := make([]source, len(addresses))
+	for i, address := range addresses {
+		c, err := s.ClientAt(address)
+		if err != nil {
+			return nil, err
+		}
+		list[i] = nodeSource(c)
+	}
+	return list, nil
+}
+
+func verifyNodes(ctx context.Context, s *client.Session, addresses []string) error {
+	nodes, err := sources(ctx, s, addresses)
+	if err != nil {
+		return err
+	}
+	found, err := compare(ctx, nodes)
+	if err != nil {
+		return err
+	}
+	err = s.Print(found, func(w io.Writer) {
+		rows := make([][]string, len(found.Nodes))
+		for i, n := range found.Nodes {
+			verdict := "whole"
+			if n.Fault != "" {
+				verdict = "NOT WHOLE"
+			}
+			rows[i] = []string{n.Node, strconv.FormatUint(n.First, 10), strconv.FormatUint(n.Records, 10), strconv.FormatUint(n.Epoch, 10), n.Head, verdict}
+		}
+		client.WriteTable(w, []string{"Node", "First", "Records", "Epoch", "Head", "Verdict"}, rows)
+		if found.Whole {
+			fmt.Fprintf(w, "\nThe logs are whole and agree over all %d records that the nodes have in common.\n"+
+				"Keep a head outside the cluster: a tail that all nodes lost shows only against it.\n", found.Records)
+		}
+	})
+	if err == nil && !found.Whole {
+		err = client.Remotef("the audit log is NOT whole: %s", found.Fault)
+	}
+	return err
+}
+
+// compare walks over the logs of all nodes, and then holds each against the first.
+func compare(ctx context.Context, nodes []source) (*finding, error) {
+	found := &finding{Whole: true}
+	for _, node := range nodes {
+		w, err := walk(ctx, node, nil)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", node.name, err)
+		}
+		if w.Fault != "" && found.Whole {
+			found.Whole, found.Fault = false, node.name+", "+w.Fault
+		}
+		found.Nodes = append(found.Nodes, w)
+	}
+	if !found.Whole {
+		return found, nil
+	}
+	first := found.Nodes[0]
+	from, to := first.First, first.Seq
+	for i, w := range found.Nodes[1:] {
+		from, to = max(from, w.First), min(to, w.Seq)
+		seq, differ, err := divergence(ctx, nodes[0], nodes[i+1], max(first.First, w.First), min(first.Seq, w.Seq))
+		if err != nil {
+			return nil, err
+		}
+		if differ {
+			found.Whole = false
+			found.Fault = fmt.Sprintf("%s and %s disagree from record %d on", first.Node, w.Node, seq)
+			return found, nil
+		}
+	}
+	found.First, found.Epoch, found.Head, found.Root = from, first.Epoch, first.Head, first.Root
+	if to > from {
+		found.Records = to - from
+	}
+	return found, nil
+}
+
+func export(s *client.Session) *cobra.Command {
+	return &cobra.Command{
+		Use: "export FILE", Short: "Write a node's audit log to a file that can be checked without any key", Args: cobra.ExactArgs(1),
+		Long: "Write a node's audit log to a new file, readable and checkable without any key (`conclave audit verify -export=FILE`). What is\n" +
+			"written is verified on the way. The file shows who asked for what, values are hashed: it has mode 0600.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := s.Client()
+			if err != nil {
+				return err
+			}
+			return exportTo(cmd.Context(), s, nodeSource(c), args[0])
+		},
+	}
+}
+
+func exportTo(ctx context.Context, s *client.Session, node source, file string) (err error) {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return client.Usagef("%w", err)
+	}
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			os.Remove(file)
+		}
+	}()
+	w, err := walk(ctx, node, f)
+	if err != nil {
+		return err
+	}
+	if w.Fault != "" {
+		return client.Remotef("the audit log is NOT whole: %s: %s", node.name, w.Fault)
+	}
+	state, err := w.state.AppendBinary(nil)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(f, "{\"end\":\"%s\",\"root\":\"%s\"}\n", base64.StdEncoding.EncodeToString(state), w.Root); err != nil {
+		return client.Usagef("write the export: %w", err)
+	}
+	return s.Done("Success! Wrote %d records to %s. Head: %s", w.Records, file, w.Head)
+}

@@ -1,0 +1,99 @@
+// Command conclave is a secrets vault that runs as a Raft cluster: the server, and the command line that talks to it
+// and to whatever else speaks the Vault API.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"conclave/cmd/conclave/audit"
+	"conclave/cmd/conclave/client"
+	"conclave/cmd/conclave/kv"
+	"conclave/cmd/conclave/local"
+	"conclave/cmd/conclave/logical"
+	"conclave/cmd/conclave/operator"
+	"conclave/cmd/conclave/secrets"
+	"conclave/cmd/conclave/token"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set when the program is built: -ldflags "-X main.version=…".
+var version = "0.1.0-dev"
+
+func main() { os.Exit(run()) }
+
+// run is the whole program; it returns the exit code.
+func run() int {
+	session := client.NewSession()
+	root := newRoot(session)
+	if err := client.AdoptEnvironment(); err != nil {
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		return client.ExitLocal
+	}
+	root.SetArgs(client.LongFlags(root, os.Args[1:]))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = client.Usagef("interrupted")
+	}
+	if text := session.Explain(err); text != "" {
+		fmt.Fprintln(os.Stderr, "Error:", text)
+	}
+	return client.ExitCode(err)
+}
+
+// groups are the parts that the help lists commands in: id → title, in this order.
+var groups = []cobra.Group{
+	{ID: "data", Title: "Secrets:"},
+	{ID: "access", Title: "Access:"},
+	{ID: "cluster", Title: "Cluster:"},
+	{ID: "other", Title: "Other:"},
+}
+
+func newRoot(s *client.Session) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "conclave",
+		Short: "A secrets vault that runs as a Raft cluster",
+		Long: "Conclave is a secrets vault that runs as a Raft cluster and speaks the Vault API.\n\n" +
+			"`conclave local up` starts a cluster on this machine to try things on.\n" +
+			"Flags may be written with one dash or with two. VAULT_* variables are read as well as CONCLAVE_* ones, which win.",
+		SilenceErrors: true, SilenceUsage: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+	}
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	s.AddFlags(root)
+	for i := range groups {
+		root.AddGroup(&groups[i])
+	}
+	add := func(group string, commands ...*cobra.Command) {
+		for _, cmd := range commands {
+			cmd.GroupID = group
+			root.AddCommand(cmd)
+		}
+	}
+	add("data", logical.Commands(s)...)
+	add("data", kv.Command(s), secrets.Command(s))
+	add("access", newLogin(s), token.Command(s), token.PolicyCommand(s), audit.Command(s))
+	for _, newCommand := range serverCommands {
+		add("cluster", newCommand())
+	}
+	add("cluster", newStatus(s), operator.Command(s), local.Command(s))
+	add("other", newVersion(s))
+	root.SetHelpCommandGroupID("other")
+	root.SetCompletionCommandGroupID("other")
+	return root
+}
+
+// serverCommands are what starts servers rather than talking to them.
+var serverCommands = []func() *cobra.Command{newServerCommand}
