@@ -39,7 +39,7 @@ func (m *memoryTx) Load(path string, decode func([]byte) (any, error)) (any, err
 func (m *memoryTx) List(dir, _ string, _ int) ([]string, error) {
 	var names []string
 	for path := range m.values {
-		if rest, ok := strings.CutPrefix(path, dir+"/"); ok {
+		if rest, ok := strings.CutPrefix(path, dir); ok {
 			if i := strings.IndexByte(rest, '/'); i >= 0 {
 				rest = rest[:i+1]
 			}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"conclave"
+	"conclave/cluster"
+	"conclave/fsm"
+)
+
+// metrics collects what a node tells of itself, under Vault's names where the meaning is the same.
+type metrics struct {
+	registry *prometheus.Registry
+	commits  *prometheus.HistogramVec
+}
+
+var _ cluster.Observer = (*metrics)(nil)
+
+func newMetrics() *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), commits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "conclave_commit_seconds", Help: "Time from proposing a transaction to its verdict, by outcome.",
+		Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16)}, []string{"outcome"})}
+	m.registry.MustRegister(m.commits, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Committed is told of each commit as it is answered.
+func (m *metrics) Committed(verdict fsm.Verdict, err error, took time.Duration) {
+	outcome := "failed"
+	if err == nil {
+		switch verdict {
+		case fsm.Committed:
+			outcome = "committed"
+		case fsm.Refused:
+			outcome = "refused"
+		default:
+			outcome = "conflict"
+		}
+	}
+	m.commits.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+// handler serves the metrics in Prometheus' text format.
+func (m *metrics) handler(d *daemon) http.Handler {
+	for _, s := range series {
+		read := s.read
+		switch s.counter {
+		case true:
+			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: s.name, Help: s.help},
+				func() float64 { return read(d) }))
+		default:
+			m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: s.name, Help: s.help},
+				func() float64 { return read(d) }))
+		}
+	}
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+}
+
+// authorizeMetrics runs the request through the pipeline: reading sys/metrics is a request like others.
+func (d *daemon) authorizeMetrics(ctx context.Context, req *conclave.Request) error {
+	_, err := d.pipeline.Handle(ctx, req)
+	return err
+}
+
+// metricsRoute is what the pipeline authorises and records for a scrape; the server then writes the metrics.
+func metricsRoute() conclave.Route {
+	return conclave.ReadRoute(conclave.Read, "metrics", "Metrics in Prometheus' text format.",
+		func(context.Context, conclave.View, *conclave.None) (*conclave.None, error) { return nil, nil })
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// series are the gauges and counters that are read when they are asked for.
+var series = []struct {
+	name, help string
+	counter    bool
+	read       func(*daemon) float64
+}{
+	{"vault_core_unsealed", "1 if this node is open.", false, func(d *daemon) float64 { return truth(!d.vault.Sealed()) }},
+	{"vault_core_active", "1 if this node orders transactions.", false, func(d *daemon) float64 { return truth(d.cluster.IsLeader()) }},
+	{"vault_core_in_flight_requests", "Requests that are being executed.", false, func(d *daemon) float64 { return float64(d.gate.Inside()) }},
+	{"conclave_quorum", "1 if this node is in touch with a quorum.", false, func(d *daemon) float64 { return truth(d.cluster.InQuorum()) }},
+	{"conclave_members", "Members of the cluster.", false, func(d *daemon) float64 { return float64(len(d.cluster.Members())) }},
+	{"conclave_requests_total", "Requests executed by this node.", true, func(d *daemon) float64 { return float64(d.pipeline.Counters().Requests.Load()) }},
+	{"conclave_request_conflicts_total", "Attempts that ran again because what they read had changed.", true, func(d *daemon) float64 { return float64(d.pipeline.Counters().Conflicts.Load()) }},
+	{"conclave_requests_denied_total", "Requests that policy or authentication refused.", true, func(d *daemon) float64 { return float64(d.pipeline.Counters().Denied.Load()) }},
+	{"conclave_requests_failed_total", "Requests that ended in another error.", true, func(d *daemon) float64 { return float64(d.pipeline.Counters().Failed.Load()) }},
+	{"conclave_handler_panics_total", "Handlers that panicked; each is a defect.", true, func(d *daemon) float64 { return float64(d.pipeline.Counters().Panics.Load()) }},
+	{"vault_raft_applied_index", "Index of the log that this node's state has reached.", false, func(d *daemon) float64 { return float64(d.state.Applied()) }},
+	{"conclave_cluster_time_seconds", "Cluster time as this node knows it, as a Unix time.", false, func(d *daemon) float64 { return float64(d.cluster.Now().UnixNano()) / 1e9 }},
+	{"conclave_commit_batches_total", "Batches of transactions that this node sent.", true, func(d *daemon) float64 { return float64(d.cluster.Stats().Batches) }},
+	{"conclave_commit_forwarded_total", "Of these, sent to another node.", true, func(d *daemon) float64 { return float64(d.cluster.Stats().Forwarded) }},
+	{"conclave_commit_unsure_total", "Sendings whose fate had to be found out.", true, func(d *daemon) float64 { return float64(d.cluster.Stats().Unsure) }},
+	{"conclave_raft_entries_total", "Entries that this node proposed as leader.", true, func(d *daemon) float64 { return float64(d.cluster.Stats().Entries) }},
+	{"conclave_audit_records_total", "Records in the replicated audit log.", true, func(d *daemon) float64 { return float64(d.state.Stats().AuditRecords) }},
+	{"conclave_audit_bytes", "Bytes of the replicated audit log on this node.", false, func(d *daemon) float64 { return float64(d.state.Stats().AuditBytes) }},
+	{"conclave_state_bytes", "Bytes of the state on this node's disk.", false, func(d *daemon) float64 { return float64(d.state.Stats().StateBytes) }},
+	{"conclave_state_snapshots_total", "Snapshots made by this node.", true, func(d *daemon) float64 { return float64(d.state.Stats().Snapshots) }},
+}

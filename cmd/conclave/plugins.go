@@ -1,0 +1,31 @@
+package main
+
+import (
+	"conclave"
+	"conclave/engine/cubbyhole"
+	"conclave/engine/kv"
+)
+
+// plugins is the one list of secrets engines and auth methods that can be mounted.
+func plugins() []conclave.Plugin {
+	return []conclave.Plugin{
+		cubbyhole.Plugin(),
+		kv.Plugin(),
+	}
+}
+
+// mountable finds plug-ins by kind.
+type mountable struct{}
+
+// Plugin returns the secrets engine, or the auth method, of a kind.
+func (mountable) Plugin(kind string, auth bool) (conclave.Plugin, bool) {
+	if auth {
+		return conclave.Plugin{}, false // this release has tokens only
+	}
+	for _, plugin := range plugins() {
+		if plugin.Kind == kind {
+			return plugin, true
+		}
+	}
+	return conclave.Plugin{}, false
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+
+	"conclave"
+	"conclave/seal"
+	"conclave/server"
+)
+
+// vaultStatus answers what must work while the vault is sealed.
+type vaultStatus struct{ d *daemon }
+
+var _ server.Vault = (*vaultStatus)(nil)
+
+// Health says whether this node serves, and why not.
+func (v *vaultStatus) Health(context.Context) server.Health {
+	status, err := v.d.vault.Status()
+	health := server.Health{Initialized: status.Initialized, Sealed: status.Sealed, Standby: !v.d.cluster.IsLeader(),
+		ClusterName: v.d.settings.ClusterName, ClusterID: v.ClusterID(), Reachable: v.d.cluster.InQuorum(),
+		Removed: v.d.cluster.Removed()}
+	switch {
+	case err != nil:
+		health.Reason = "the seal can't be read"
+		v.d.log.Error("the seal can't be read", "error", err)
+	case health.Removed:
+		health.Reason = "this node was removed from the cluster"
+	case !status.Initialized:
+		health.Reason = "not initialized"
+	case status.Sealed:
+		health.Reason = "sealed"
+	case !health.Reachable:
+		health.Reason = "not in touch with a quorum of the cluster"
+	}
+	return health
+}
+
+// SealStatus is the state of the seal on this node.
+func (v *vaultStatus) SealStatus(context.Context) server.SealStatus {
+	status, err := v.d.vault.Status()
+	if err != nil {
+		v.d.log.Error("the seal can't be read", "error", err)
+	}
+	return v.sealStatus(status)
+}
+
+func (v *vaultStatus) sealStatus(status seal.Status) server.SealStatus {
+	s := server.SealStatus{Type: status.Kind, Initialized: status.Initialized, Sealed: status.Sealed,
+		Threshold: status.Threshold, Shares: status.Shares, Progress: status.Progress, Nonce: status.Nonce,
+		StorageType: "raft", Removed: v.d.cluster.Removed()}
+	if !status.Sealed {
+		s.ClusterName, s.ClusterID = v.d.settings.ClusterName, v.ClusterID()
+	}
+	return s
+}
+
+// Leader says who orders transactions. Every open node serves.
+func (v *vaultStatus) Leader() server.LeaderStatus {
+	progress := v.d.cluster.Progress()
+	status := server.LeaderStatus{HAEnabled: true, IsSelf: v.d.cluster.IsLeader(), CommittedIndex: progress.Commit, AppliedIndex: v.d.state.Applied()}
+	if leader, ok := v.d.cluster.Leader(); ok {
+		status.LeaderAddress = leader.APIAddress
+		if leader.Address != "" {
+			status.LeaderClusterAddress = "https://" + leader.Address
+		}
+	}
+	return status
+}
+
+// Initialized reports whether there is a vault.
+func (v *vaultStatus) Initialized(context.Context) (bool, error) {
+	status, err := v.d.vault.Status()
+	return status.Initialized, err
+}
+
+// Init makes the vault.
+func (v *vaultStatus) Init(ctx context.Context, req server.InitRequest) (*server.InitResult, error) {
+	asRecovery := req.Shares == 0 && v.d.vault.StaticKey != nil
+	shares, threshold, keys := req.Shares, req.Threshold, req.PGPKeys
+	if asRecovery {
+		shares, threshold, keys = req.RecoveryShares, req.RecoveryThreshold, req.RecoveryPGPKeys
+	}
+	result, err := v.d.vault.Init(ctx, seal.InitRequest{Shares: shares, Threshold: threshold, PGPKeys: keys, RootTokenPGPKey: req.RootTokenPGPKey})
+	if err != nil {
+		return nil, err
+	}
+	answer := &server.InitResult{RootToken: conclave.NewSecret(result.RootToken)}
+	for _, key := range result.Keys {
+		raw, err := hex.DecodeString(key)
+		if err != nil {
+			return nil, err
+		}
+		if asRecovery {
+			answer.RecoveryShares = append(answer.RecoveryShares, conclave.NewSecret(string(raw)))
+		} else {
+			answer.Shares = append(answer.Shares, conclave.NewSecret(string(raw)))
+		}
+	}
+	return answer, nil
+}
+
+// Unseal takes one share.
+func (v *vaultStatus) Unseal(ctx context.Context, req server.UnsealRequest) (server.SealStatus, error) {
+	if req.Migrate {
+		return server.SealStatus{}, conclave.Errorf(conclave.Invalid, "there is no other seal to migrate to")
+	}
+	var status seal.Status
+	var err error
+	if req.Reset {
+		status, err = v.d.vault.Reset(ctx)
+	} else {
+		var share []byte
+		if share, err = seal.DecodeShare(req.Key); err == nil {
+			status, err = v.d.vault.Submit(ctx, share)
+		}
+	}
+	if err != nil {
+		return server.SealStatus{}, err
+	}
+	return v.sealStatus(status), nil
+}
+
+// AppliedIndex is the index that this node's state has reached.
+func (v *vaultStatus) AppliedIndex() uint64 { return v.d.state.Applied() }
+
+// WaitIndex waits for this node's state to reach index.
+func (v *vaultStatus) WaitIndex(ctx context.Context, index uint64) error {
+	return v.d.state.WaitApplied(ctx, index)
+}
+
+// ClusterID is empty before the cluster has formed.
+func (v *vaultStatus) ClusterID() string { return v.d.cluster.ClusterID() }

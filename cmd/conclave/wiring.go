@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
+
+	"conclave"
+	"conclave/access"
+	"conclave/audit"
+	"conclave/cluster"
+	"conclave/fsm"
+	"conclave/mount"
+	"conclave/pipeline"
+	"conclave/policy"
+	"conclave/seal"
+	"conclave/server"
+	"conclave/server/config"
+	"conclave/store"
+	"conclave/token"
+)
+
+// daemon is one running node: its parts, in the order in which they are started. It is stopped in reverse.
+type daemon struct {
+	settings *config.Config
+	log      hclog.Logger
+
+	state    *fsm.FSM
+	cluster  *cluster.Node
+	store    *store.Store
+	vault    *seal.Vault
+	pipeline *pipeline.Pipeline
+	recorder *pipeline.Recorder
+	folders  *audit.Folders
+	server   *server.Server
+	metrics  *metrics
+	gate     *pipeline.Gate
+	devices  deviceSet
+	sealed   chan struct{} // closed when the vault was sealed and the process is to be replaced
+}
+
+// founding is what a new vault starts with, beyond what every vault has.
+type founding func(tx conclave.System) error
+
+// startDaemon wires a node. From here on it takes part in the cluster; it serves when run is called.
+func startDaemon(ctx context.Context, settings *config.Config, found founding, log hclog.Logger) (_ *daemon, err error) {
+	d := &daemon{settings: settings, log: log, sealed: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.stop())
+		}
+	}()
+
+	// The state comes first: Raft replays into it.
+	if d.state, err = fsm.Open(fsm.Options{Dir: settings.Storage.Path, Logger: log.Named("state")}); err != nil {
+		return nil, fmt.Errorf("open state in %s: %w", settings.Storage.Path, err)
+	}
+	hpke, err := loadHPKE(filepath.Join(settings.Storage.Path, hpkeFile))
+	if err != nil {
+		return nil, err
+	}
+	d.metrics = newMetrics()
+	clusterConfig, err := d.clusterConfig(hpke.public)
+	if err != nil {
+		return nil, err
+	}
+	if d.cluster, err = cluster.Start(ctx, clusterConfig, d.state); err != nil {
+		return nil, fmt.Errorf("start the cluster's node: %w", err)
+	}
+
+	// Transactions run on the state and are judged by the cluster.
+	d.store = store.New(d.state, d.cluster, d.cluster.Now)
+	d.gate = &pipeline.Gate{}
+	staticKey, err := staticSealKey(settings.Seal)
+	if err != nil {
+		return nil, err
+	}
+	d.vault, err = seal.New(seal.Config{
+		Store: d.store, State: d.state, Node: d.cluster, Gate: d.gate,
+		HPKEPrivate: hpke.private, StaticKey: staticKey, MinVoters: settings.Cluster.BootstrapExpect,
+		ClusterID: d.clusterID, Found: func(tx conclave.System) error { return foundVault(tx, found) },
+		Closed: func() { close(d.sealed) }, Logger: log.Named("seal"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if d.folders, err = audit.NewFolders(settings.AuditDirectories); err != nil {
+		return nil, err
+	}
+	d.recorder = pipeline.NewRecorder(d.cluster.Self().NodeID)
+	policies := policy.NewCache()
+	questions := access.New(policies)
+	d.pipeline = pipeline.New(pipeline.Config{
+		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
+		System: d.systemRoutes(questions), Token: token.Routes(questions, rand.Reader),
+		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Logger: log.Named("request"),
+	})
+	d.server, err = server.New(server.Config{
+		Handler: d.pipeline, Vault: &vaultStatus{d}, Build: d.build(), Logger: log.Named("server"),
+		Limits: server.Limits{Duration: settings.MaxRequestDuration}, HealthLeaderOnly: settings.HealthLeaderOnly, Metrics: d.metrics.handler(d), AuthorizeMetrics: d.authorizeMetrics,
+	})
+	return d, err
+}
+
+// systemRoutes are all routes of sys/, each from the package that it is about.
+func (d *daemon) systemRoutes(questions *access.Service) []conclave.Route {
+	var routes []conclave.Route
+	routes = append(routes, policy.Routes()...)
+	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader,
+		Defaults: mount.Defaults{DefaultTTL: d.settings.DefaultLeaseTTL, MaxTTL: d.settings.MaxLeaseTTL}})...)
+	routes = append(routes, questions.Routes()...)
+	routes = append(routes, d.vault.Routes()...)
+	routes = append(routes, audit.Routes(d.folders, d.auditHash)...)
+	routes = append(routes, d.cluster.Routes()...)
+	routes = append(routes, d.auditLogRoutes()...)
+	return append(routes, metricsRoute())
+}
+
+// foundVault fills the system space of a new vault.
+func foundVault(tx conclave.System, more founding) error {
+	if err := mount.Initial(tx, rand.Reader); err != nil {
+		return err
+	}
+	if more == nil {
+		return nil
+	}
+	return more(tx)
+}
+
+func (d *daemon) build() server.Build {
+	return server.Build{Reported: d.settings.VersionReported, Version: version}
+}
+
+// clusterID is the random id of the cluster in the form that ciphertexts are bound to.
+func (d *daemon) clusterID() (id [16]byte) {
+	raw, err := hex.DecodeString(d.cluster.ClusterID())
+	if err == nil {
+		copy(id[:], raw)
+	}
+	return id
+}
+
+// run serves until ctx ends or a part fails. errSealed says that the vault was sealed: the process is to be replaced.
+func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSealed bool) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.server.Serve(ctx, listeners...) })
+	group.Go(func() error { return d.followDevices(ctx) })
+	group.Go(func() error { return d.keepOpening(ctx, keepSealed) })
+	group.Go(func() error {
+		select {
+		case <-d.sealed:
+			return errSealed
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	d.cluster.WhileLeader("re-encryption", d.vault.Reencrypt)
+	d.cluster.WhileLeader("expiry", d.expireTokens)
+	d.cluster.WhileLeader("members", d.signMembers)
+	return group.Wait()
+}
+
+var errSealed = errors.New("the vault was sealed")
+
+// keepOpening opens a node that has just started: by the seal's key, or with the shares of a ceremony that runs.
+func (d *daemon) keepOpening(ctx context.Context, keepSealed bool) error {
+	for d.vault.Sealed() {
+		if !keepSealed {
+			if _, err := d.vault.OpenStatic(ctx); err != nil {
+				d.log.Warn("auto-unseal does not succeed yet", "error", err)
+			}
+		}
+		d.vault.Fetch(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(openPause):
+		}
+	}
+	return nil
+}
+
+// openPause is the time between attempts to open a node.
+const openPause = 500 * time.Millisecond
+
+// stop ends all parts, last started first. Parts that were never started are passed over.
+func (d *daemon) stop() error {
+	var errs []error
+	if d.vault != nil {
+		d.recorderForget()
+		errs = append(errs, d.vault.Close())
+	}
+	if d.cluster != nil {
+		errs = append(errs, d.cluster.Shutdown())
+	}
+	if d.state != nil {
+		errs = append(errs, d.state.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (d *daemon) recorderForget() {
+	if d.recorder != nil {
+		d.recorder.Forget()
+	}
+}
+
+// clusterConfig is what the settings mean for the cluster's node.
+func (d *daemon) clusterConfig(hpkePublic []byte) (cluster.Config, error) {
+	s := d.settings
+	secret, err := clusterSecret(s.Cluster.SecretFile)
+	if err != nil {
+		return cluster.Config{}, err
+	}
+	logStore := s.Storage.LogStore
+	if logStore == "boltdb" {
+		logStore = "bolt"
+	}
+	return cluster.Config{
+		NodeID: s.Storage.NodeID, DataDir: s.Storage.Path,
+		ClusterAddress: s.Listeners[0].ClusterAddress, AdvertiseAddress: s.ClusterAddr,
+		GossipAddress: s.Cluster.GossipAddr, APIAddress: s.APIAddr, Join: s.Cluster.Join, Secret: secret,
+		BootstrapExpect: s.Cluster.BootstrapExpect, AdmitToken: s.Cluster.AdmitToken, Version: version, LogStore: logStore,
+		HPKEPublic: hpkePublic, CertificateFile: s.Cluster.TLSCertFile, KeyFile: s.Cluster.TLSKeyFile, CAFile: s.Cluster.TLSCAFile,
+		Logger: d.log.Named("cluster"), Observer: d.metrics,
+		Fatal: func(err error) {
+			d.log.Error("this node can't go on without risking what it acknowledged", "error", err)
+			os.Exit(exitFatal)
+		},
+	}, nil
+}
+
+// exitFatal is the exit code of a node that stops rather than risk what it acknowledged.
+const exitFatal = 3
+
+// clusterSecret reads the file that lets nodes find each other.
+func clusterSecret(path string) ([]byte, error) {
+	if path == "" {
+		return nil, errors.New("cluster.secret_file is needed: a file of at least 16 random bytes, the same on all nodes")
+	}
+	secret, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster secret: %w", err)
+	}
+	return bytes.TrimSpace(secret), nil
+}
