@@ -84,7 +84,7 @@ func decodePosition(b []byte) (position, error) {
 // openEpoch opens the current generation, makes the first one if there is none, and removes leftovers of others.
 func openEpoch(o *Options) (*epoch, position, error) {
 	for _, dir := range []string{o.Dir, o.path(stateDir), o.path(auditDir)} {
-		if err := o.FS.MkdirAll(dir, 0o700); err != nil {
+		if err := makeDir(o.FS, dir); err != nil {
 			return nil, position{}, err
 		}
 	}
@@ -94,7 +94,7 @@ func openEpoch(o *Options) (*epoch, position, error) {
 	}
 	if number == 0 {
 		number = 1
-		if err := errors.Join(o.FS.MkdirAll(o.path(stateDir, generation16(number)), 0o700), writeCurrent(o, number)); err != nil {
+		if err := errors.Join(makeDir(o.FS, o.path(stateDir, generation16(number))), writeCurrent(o, number)); err != nil {
 			return nil, position{}, err
 		}
 	}
@@ -245,6 +245,14 @@ func writeFile(fs vfs.FS, path string, data []byte) error {
 		return err
 	}
 	return errors.Join(fs.Rename(path+".new", path), syncDir(fs, fs.PathDir(path)))
+}
+
+// makeDir makes a directory, durably.
+func makeDir(fs vfs.FS, dir string) error {
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(fs, fs.PathDir(dir))
 }
 
 func syncDir(fs vfs.FS, dir string) error {

@@ -7,37 +7,50 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"conclave/internal/archive"
 	"conclave/internal/chainlog"
 )
 
 // manifest says what a snapshot is and which files make it up, as JSON:
 //
-//	{"layout":1,"format":1,"index":812,"time":1700000000000000000,"records":790,"head":"…","files":[{"Name":"state/000007.sst","Size":4096},…]}
+//	{"layout":1,"format":1,"index":812,"time":1700000000000000000,"records":790,"head":"…","files":[{"name":"state/000007.sst","size":4096},…]}
 //
 // Files are Pebble's, then the audit segments in order. Index is that of the state itself; Raft's metadata may say more.
 type manifest struct {
-	Layout  int             `json:"layout"`
-	Format  uint32          `json:"format"`
-	Index   uint64          `json:"index"`
-	Time    int64           `json:"time"`
-	Records uint64          `json:"records"`
-	Head    string          `json:"head"`
-	Files   []chainlog.File `json:"files"`
+	Layout  int            `json:"layout"`
+	Format  uint32         `json:"format"`
+	Index   uint64         `json:"index"`
+	Time    int64          `json:"time"`
+	Records uint64         `json:"records"`
+	Head    string         `json:"head"`
+	Files   []archive.File `json:"files"`
 }
 
 const (
 	manifestLayout = 1
-	maxManifest    = 32 << 20 // bytes
 	maxFiles       = 200_000
-	maxFileSize    = 8<<30 - 1 // what a tar header without extensions can say
 )
 
-func (m *manifest) encode() ([]byte, error) { return json.Marshal(m) }
+// archive returns the stream of a snapshot whose files are in dir.
+func (m *manifest) archive(fs vfs.FS, dir string) (*archive.Reader, error) {
+	head, err := json.Marshal(m)
+	return archive.NewReader(fs, dir, head, m.Files), err
+}
+
+// receiver takes such a stream into dir, and sets m.
+func (m *manifest) receiver(fs vfs.FS, dir string) *archive.Receiver {
+	return archive.NewReceiver(fs, dir, func(head []byte) (files []archive.File, err error) {
+		*m, err = decodeManifest(head)
+		return m.Files, err
+	})
+}
 
 // decodeManifest reads a manifest from elsewhere.
 func decodeManifest(b []byte) (manifest, error) {
 	var m manifest
-	if len(b) > maxManifest {
+	if len(b) > archive.MaxHead {
 		return m, errors.New("the manifest of a snapshot is too large")
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -65,7 +78,7 @@ func (m *manifest) check() error {
 		_, again := seen[f.Name]
 		seen[f.Name] = struct{}{}
 		inOrder := part == auditDir && segment && name > last || part == stateDir && !segments
-		if again || !inOrder || !plainName(name) || f.Size < 0 || f.Size > maxFileSize {
+		if again || !inOrder || !plainName(name) || f.Size < 0 || f.Size > archive.MaxSize {
 			return fmt.Errorf("a snapshot has no place for file %q", f.Name)
 		}
 		if part == auditDir {

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/hashicorp/raft"
 
+	"conclave/internal/archive"
 	"conclave/internal/chainlog"
 )
 
@@ -62,10 +63,10 @@ func (f *FSM) checkpoint(s *snapshot) error {
 		if err != nil {
 			return err
 		}
-		s.manifest.Files = append(s.manifest.Files, chainlog.File{Name: stateDir + "/" + name, Size: info.Size()})
+		s.manifest.Files = append(s.manifest.Files, archive.File{Name: stateDir + "/" + name, Size: info.Size()})
 	}
 	for _, g := range segments {
-		s.manifest.Files = append(s.manifest.Files, chainlog.File{Name: auditDir + "/" + g.Name, Size: g.Size})
+		s.manifest.Files = append(s.manifest.Files, archive.File{Name: auditDir + "/" + g.Name, Size: g.Size})
 	}
 	return s.manifest.check()
 }
@@ -74,7 +75,7 @@ func (f *FSM) checkpoint(s *snapshot) error {
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
 	own, ok := sink.(*snapshotSink)
 	if !ok || own.store != s.store {
-		in, err := newArchive(s.store.options.FS, s.dir, &s.manifest)
+		in, err := s.manifest.archive(s.store.options.FS, s.dir)
 		if err != nil {
 			return err
 		}
@@ -118,10 +119,11 @@ func (f *FSM) Restore(source io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("restore a snapshot: %w", err)
 	}
-	in := newReceiver(f.options.FS, dir)
+	var m manifest
+	in := m.receiver(f.options.FS, dir)
 	_, err = io.Copy(in, source)
-	if err = errors.Join(err, in.finish()); err == nil {
-		err = f.restore(dir, &in.manifest, in.manifest.Index, 0)
+	if err = errors.Join(err, in.Finish()); err == nil {
+		err = f.restore(dir, &m, m.Index, 0)
 	}
 	return errors.Join(err, f.options.FS.RemoveAll(dir))
 }

@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"conclave/internal/archive"
 )
 
 var _ raft.SnapshotStore = (*SnapshotStore)(nil)
@@ -45,6 +47,7 @@ type kept struct {
 const (
 	snapshotsDir = "snapshots"
 	metaName     = "meta.json"
+	manifestFile = "manifest.json"
 	maxMeta      = 1 << 20
 	temporaryDir = "tmp-"
 )
@@ -55,7 +58,7 @@ func (f *FSM) Snapshots() raft.SnapshotStore { return f.store }
 // openSnapshots reads what is there, and removes what was never completed.
 func openSnapshots(o *Options) (*SnapshotStore, error) {
 	s := &SnapshotStore{options: o, next: 1}
-	if err := o.FS.MkdirAll(o.path(snapshotsDir), 0o700); err != nil {
+	if err := makeDir(o.FS, o.path(snapshotsDir)); err != nil {
 		return nil, err
 	}
 	names, err := o.FS.List(o.path(snapshotsDir))
@@ -112,7 +115,7 @@ func loadSnapshot(o *Options, dir string) (*kept, error) {
 	if err := d.Decode(k); err != nil {
 		return nil, fmt.Errorf("%s is malformed: %w", metaName, err)
 	}
-	encoded, err := readFile(o.FS, o.FS.PathJoin(dir, manifestName), maxManifest)
+	encoded, err := readFile(o.FS, o.FS.PathJoin(dir, manifestFile), archive.MaxHead)
 	if err != nil {
 		return nil, err
 	}
@@ -171,8 +174,10 @@ func (s *SnapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 	id := snapshotID(term, index, s.next)
 	s.next++
 	s.mu.Unlock()
-	return &snapshotSink{store: s, dir: dir, in: newReceiver(s.options.FS, dir), meta: raft.SnapshotMeta{Version: version, ID: id,
-		Index: index, Term: term, Configuration: configuration, ConfigurationIndex: configurationIndex}}, nil
+	sink := &snapshotSink{store: s, dir: dir, meta: raft.SnapshotMeta{Version: version, ID: id,
+		Index: index, Term: term, Configuration: configuration, ConfigurationIndex: configurationIndex}}
+	sink.in = sink.manifest.receiver(s.options.FS, dir)
+	return sink, nil
 }
 
 // List implements raft.SnapshotStore.
@@ -196,18 +201,18 @@ func (s *SnapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 		return nil, nil, fmt.Errorf("there is no snapshot %s", id)
 	}
 	k := s.kept[i]
-	a, err := newArchive(s.options.FS, k.dir, &k.manifest)
+	a, err := k.manifest.archive(s.options.FS, k.dir)
 	if err != nil {
 		return nil, nil, err
 	}
 	k.readers++
 	meta := k.SnapshotMeta
-	return &meta, &snapshotReader{archive: a, store: s, kept: k}, nil
+	return &meta, &snapshotReader{Reader: a, store: s, kept: k}, nil
 }
 
 // snapshotReader streams a snapshot, and lets Restore find the files that it is made from.
 type snapshotReader struct {
-	*archive
+	*archive.Reader
 	store *SnapshotStore
 	kept  *kept
 	once  sync.Once
@@ -215,7 +220,7 @@ type snapshotReader struct {
 
 // Close implements io.Closer.
 func (r *snapshotReader) Close() error {
-	err := r.archive.Close()
+	err := r.Reader.Close()
 	r.once.Do(func() {
 		r.store.mu.Lock()
 		defer r.store.mu.Unlock()
@@ -228,16 +233,21 @@ func (r *snapshotReader) Close() error {
 
 // snapshotSink takes a snapshot, as a stream from another node or as the directory of our own checkpoint.
 type snapshotSink struct {
-	store *SnapshotStore
-	dir   string
-	meta  raft.SnapshotMeta
-	in    *receiver
-	local bool
-	done  bool
+	store    *SnapshotStore
+	dir      string
+	meta     raft.SnapshotMeta
+	in       *archive.Receiver // nil for our own checkpoint
+	manifest manifest
+	done     bool
 }
 
 // Write implements io.Writer, for a snapshot from another node.
-func (s *snapshotSink) Write(p []byte) (int, error) { return s.in.Write(p) }
+func (s *snapshotSink) Write(p []byte) (int, error) {
+	if s.in == nil {
+		return 0, errMalformed
+	}
+	return s.in.Write(p)
+}
 
 // ID implements raft.SnapshotSink.
 func (s *snapshotSink) ID() string { return s.meta.ID }
@@ -248,8 +258,7 @@ func (s *snapshotSink) take(dir string, m manifest) error {
 	if err := fs.RemoveAll(s.dir); err != nil {
 		return err
 	}
-	s.dir, s.local, s.in.dir = dir, true, dir
-	s.in.manifest, s.in.ended = m, true
+	s.dir, s.manifest, s.in = dir, m, nil
 	return nil
 }
 
@@ -259,7 +268,9 @@ func (s *snapshotSink) Cancel() error {
 		return nil
 	}
 	s.done = true
-	_ = s.in.finish() // closes; what it says doesn't matter now
+	if s.in != nil {
+		_ = s.in.Finish() // closes; what it says doesn't matter now
+	}
 	return s.store.options.FS.RemoveAll(s.dir)
 }
 
@@ -276,21 +287,23 @@ func (s *snapshotSink) Close() error {
 }
 
 func (s *snapshotSink) keep() error {
-	if err := s.in.finish(); err != nil {
-		return err
+	if s.in != nil {
+		if err := s.in.Finish(); err != nil {
+			return err
+		}
 	}
 	o := s.store.options
-	k := &kept{SnapshotMeta: s.meta, Local: s.local, manifest: s.in.manifest, dir: o.path(snapshotsDir, s.meta.ID)}
-	sized, err := newArchive(o.FS, s.dir, &k.manifest)
+	k := &kept{SnapshotMeta: s.meta, Local: s.in == nil, manifest: s.manifest, dir: o.path(snapshotsDir, s.meta.ID)}
+	encoded, err := json.Marshal(&k.manifest)
 	if err != nil {
 		return err
 	}
-	k.Size = sized.size()
+	k.Size = archive.NewReader(o.FS, s.dir, encoded, k.manifest.Files).Size()
 	meta, err := json.Marshal(k)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(writeFile(o.FS, o.FS.PathJoin(s.dir, manifestName), sized.encoded), writeFile(o.FS, o.FS.PathJoin(s.dir, metaName), meta))
+	err = errors.Join(writeFile(o.FS, o.FS.PathJoin(s.dir, manifestFile), encoded), writeFile(o.FS, o.FS.PathJoin(s.dir, metaName), meta))
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func OpenLog(dir string, at State, options LogOptions) (*Log, error) {
 		return nil, fmt.Errorf("open audit log: a segment needs %d bytes or more", segmentHeader+frameMax)
 	}
 	l := &Log{fs: options.FS, dir: dir, options: options, state: at.Clone(), shown: at.Clone()}
-	if err := l.fs.MkdirAll(dir, 0o700); err != nil {
+	if err := errors.Join(l.fs.MkdirAll(dir, 0o700), syncDir(l.fs, l.fs.PathDir(dir))); err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
 	if err := l.load(); err != nil {
