@@ -17,7 +17,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -85,7 +87,7 @@ func Start(ctx context.Context, options Options) (*Lab, error) {
 	defer cancel()
 	command := exec.CommandContext(up, options.Binary, "local", "up", "--nodes", strconv.Itoa(options.Nodes),
 		"--dir", options.Dir, "--shares", strconv.Itoa(shares), "--threshold", strconv.Itoa(shares/2+1))
-	command.Env = append(os.Environ(), options.Env...)
+	command.Env = append(environment(), options.Env...)
 	command.WaitDelay = exitTimeout
 	// The nodes outlive the command: given a file, not a pipe, it need not wait for them to close it.
 	output, err := os.CreateTemp("", "conclave-local-up-")
@@ -141,6 +143,13 @@ func Open(path string) (*Lab, error) {
 		}})
 	}
 	return l, nil
+}
+
+// environment is that of this process without what is meant for another cluster.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		return strings.HasPrefix(entry, "VAULT_") || strings.HasPrefix(entry, "CONCLAVE_")
+	})
 }
 
 func trust(ca string) (*tls.Config, error) {

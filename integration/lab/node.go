@@ -80,7 +80,7 @@ func (l *Lab) Launch(n int) error {
 	start := l.StartCmds[n-1]
 	command := exec.Command(start.Argv[0], start.Argv[1:]...)
 	command.Dir = start.Dir
-	command.Env = append(append(os.Environ(), start.Env...), l.env...)
+	command.Env = append(append(environment(), start.Env...), l.env...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ^C at the terminal is for the test, which then ends its nodes
 	if n <= len(l.LogFiles) {
 		log, err := os.OpenFile(l.LogFiles[n-1], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -116,7 +116,7 @@ func (l *Lab) Start(ctx context.Context, nodes ...int) error {
 // StartByCommand starts node n as a person would: `conclave local start N`.
 func (l *Lab) StartByCommand(ctx context.Context, n int) error {
 	command := exec.CommandContext(ctx, l.binary, "local", "start", strconv.Itoa(n), "--dir", l.dir)
-	command.Env = append(os.Environ(), l.env...)
+	command.Env = append(environment(), l.env...)
 	output, err := os.CreateTemp("", "conclave-local-start-")
 	if err != nil {
 		return err

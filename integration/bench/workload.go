@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"conclave/integration/lab"
+)
+
+const (
+	mountPath     = "bench"
+	policyName    = "bench"
+	keysPerFolder = 100
+	bodyCount     = 64 // different bodies to write
+	seedClients   = 32
+	prepareTime   = 10 * time.Minute
+)
+
+const policyText = `path "bench/*" { capabilities = ["create", "read", "update", "delete", "list"] }
+path "auth/token/create" { capabilities = ["create", "update"] }
+`
+
+// target is a cluster that is ready to be measured.
+type target struct {
+	name   string // "ours" or "theirs"
+	lab    *lab.Lab
+	addrs  []string // that are sent to
+	config *tls.Config
+	token  string
+	paths  []string // of the secrets, below the mount, without "data/"
+	bodies [][]byte
+}
+
+// workload appends one request, chosen by chance, to dst.
+type workload func(dst []byte, random *rand.Rand) []byte
+
+func names() []string { return []string{"read", "write", "mixed", "list", "lookup", "create"} }
+
+func (t *target) workload(name string) workload {
+	switch name {
+	case "write":
+		return t.write
+	case "mixed":
+		return func(dst []byte, random *rand.Rand) []byte {
+			if random.IntN(100) < 5 {
+				return t.write(dst, random)
+			}
+			return t.read(dst, random)
+		}
+	case "list":
+		return func(dst []byte, random *rand.Rand) []byte {
+			folder := random.IntN(len(t.paths) / keysPerFolder)
+			return appendRequest(dst, "LIST", fmt.Sprintf("%s/metadata/f%03d", mountPath, folder), t.token, nil)
+		}
+	case "lookup":
+		return func(dst []byte, _ *rand.Rand) []byte {
+			return appendRequest(dst, "GET", "auth/token/lookup-self", t.token, nil)
+		}
+	case "create":
+		body := []byte(`{"policies":["default"],"ttl":"1h"}`)
+		return func(dst []byte, _ *rand.Rand) []byte {
+			return appendRequest(dst, "POST", "auth/token/create", t.token, body)
+		}
+	}
+	return t.read
+}
+
+func (t *target) read(dst []byte, random *rand.Rand) []byte {
+	return appendRequest(dst, "GET", mountPath+"/data/"+t.paths[random.IntN(len(t.paths))], t.token, nil)
+}
+
+func (t *target) write(dst []byte, random *rand.Rand) []byte {
+	return t.writeTo(dst, t.paths[random.IntN(len(t.paths))], random)
+}
+
+func (t *target) writeTo(dst []byte, path string, random *rand.Rand) []byte {
+	return appendRequest(dst, "POST", mountPath+"/data/"+path, t.token, t.bodies[random.IntN(len(t.bodies))])
+}
+
+// prepare fills a cluster with secrets, and makes the token that they are read with: one with a policy, as users have.
+func prepare(ctx context.Context, l *lab.Lab, o options, name string) (*target, error) {
+	ctx, cancel := context.WithTimeout(ctx, prepareTime)
+	defer cancel()
+	t := &target{name: name, lab: l, addrs: l.Addrs, config: l.TLS()}
+	node := 1
+	if o.leader {
+		leader, err := l.Leader(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("find the leader: %w", err)
+		}
+		node = leader
+		t.addrs = l.Addrs[leader-1 : leader]
+	}
+	root := l.Client(node)
+	answer, err := root.Do(ctx, "POST", "sys/mounts/"+mountPath, map[string]any{"type": "kv", "options": map[string]string{"version": "2"}})
+	if err == nil {
+		err = answer.Want(200, 204, 400) // 400: it is there from an earlier run
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mount kv: %w", err)
+	}
+	if err := root.Write(ctx, "sys/policies/acl/"+policyName, map[string]string{"policy": policyText}, nil); err != nil {
+		return nil, err
+	}
+	if t.token, err = root.Token(ctx, map[string]any{"policies": []string{policyName}, "ttl": "24h"}); err != nil {
+		return nil, err
+	}
+	random := rand.New(rand.NewPCG(1, 1))
+	for range bodyCount {
+		t.bodies = append(t.bodies, body(random, o.size))
+	}
+	for i := range o.secrets / keysPerFolder * keysPerFolder {
+		t.paths = append(t.paths, fmt.Sprintf("f%03d/k%02d", i/keysPerFolder, i%keysPerFolder))
+	}
+	progress("%s: writing %d secrets of %d bytes", name, len(t.paths), o.size)
+	return t, t.fill(ctx)
+}
+
+// body is a secret with this many bytes of text in three members.
+func body(random *rand.Rand, size int) []byte {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	text := make([]byte, size)
+	for i := range text {
+		text[i] = letters[random.IntN(len(letters))]
+	}
+	user, host := size/10, size/5
+	return fmt.Appendf(nil, `{"data":{"username":"%s","host":"%s","password":"%s"}}`, text[:user], text[user:host], text[host:])
+}
+
+// fill writes each secret once.
+func (t *target) fill(ctx context.Context) error {
+	var group errgroup.Group
+	var next atomic.Int64
+	for client := range seedClients {
+		group.Go(func() error {
+			c, err := dial(t.addrs[client%len(t.addrs)], t.config)
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			if deadline, ok := ctx.Deadline(); ok {
+				if err := c.deadline(deadline); err != nil {
+					return err
+				}
+			}
+			random := rand.New(rand.NewPCG(2, uint64(client)))
+			var request []byte
+			for i := next.Add(1) - 1; int(i) < len(t.paths) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				request = t.writeTo(request[:0], t.paths[i], random)
+				if err := c.persist(ctx, request); err != nil {
+					return fmt.Errorf("write %s: %w", t.paths[i], err)
+				}
+			}
+			return ctx.Err()
+		})
+	}
+	return group.Wait()
+}
+
+// persist repeats a request while the answer is that it was not done: a new mount needs its time on some servers.
+func (c *conn) persist(ctx context.Context, request []byte) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for range 100 {
+		err := c.exchange(request)
+		if refused, ok := errors.AsType[*statusError](err); !ok || !slices.Contains([]int{400, 429, 503}, refused.status) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+	return c.exchange(request)
+}
