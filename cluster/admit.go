@@ -18,6 +18,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	"conclave"
+	"conclave/cluster/disk"
+	"conclave/cluster/port"
+	"conclave/cluster/roster"
 	"conclave/cluster/wire"
 	"conclave/fsm"
 )
@@ -132,6 +135,9 @@ func keyOf(token string) fsm.Key {
 	return admitKey(raw)
 }
 
+// membersKey is where the list of members is in the replicated state: readable while sealed.
+const membersKey = fsm.Key("pmembers")
+
 // errBadToken is all that a node with a wrong, used or expired token is told.
 var errBadToken = conclave.Errorf(conclave.Denied, "an admit token is needed, and this isn't a valid one")
 
@@ -148,7 +154,7 @@ func (n *Node) changeList(ctx context.Context, token *string, by *signer, change
 			return nil, err
 		}
 		if o.Verdict == fsm.Committed {
-			return list, n.roster.adopt(list)
+			return list, n.roster.Adopt(list)
 		}
 		if err := n.fsm.WaitApplied(ctx, o.Index); err != nil {
 			return nil, unavailable("this node lags", busyRetry)
@@ -167,11 +173,11 @@ func (n *Node) listTransaction(token *string, by *signer, change func(*List) err
 	}
 	list := &List{ClusterID: n.clusterID()}
 	if version != 0 {
-		if list, err = DecodeList(value); err != nil {
+		if list, err = roster.Decode(value); err != nil {
 			return nil, nil, err
 		}
 	}
-	next := list.successor()
+	next := list.Successor()
 	if err := change(next); err != nil {
 		return nil, nil, err
 	}
@@ -184,7 +190,7 @@ func (n *Node) listTransaction(token *string, by *signer, change func(*List) err
 		if list.Signed() && !bytes.Equal(by.public, list.ClusterKey) {
 			return nil, nil, conclave.Errorf(conclave.Precondition, "the list of members is signed by another cluster key")
 		}
-		if err := next.sign(by.public, by.sign); err != nil {
+		if err := next.Sign(by.public, by.sign); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -219,7 +225,7 @@ func (n *Node) useToken(v *fsm.View, tx *fsm.Transaction, token string) error {
 		return errBadToken
 	}
 	tx.NotAfter = int64(binary.BigEndian.Uint64(value))
-	if now, _ := n.clock.now(); max(now, v.Time()) >= tx.NotAfter {
+	if now, _ := n.clock.Now(); max(now, v.Time()) >= tx.NotAfter {
 		return errBadToken
 	}
 	tx.Reads = append(tx.Reads, fsm.Read{Key: key, Version: version})
@@ -228,14 +234,14 @@ func (n *Node) useToken(v *fsm.View, tx *fsm.Transaction, token string) error {
 }
 
 // introduced answers an introduction.
-func (n *Node) introduced(ctx context.Context, conn *peerConn, i *wire.Introduction) (*wire.Welcome, error) {
-	proof, err := n.proof(conn, "asks", conn.spki, n.id.spki, i.GetNodeId(), i.GetServerId(), i.GetAddress())
+func (n *Node) introduced(ctx context.Context, conn *port.Conn, i *wire.Introduction) (*wire.Welcome, error) {
+	proof, err := n.proof(conn, "asks", conn.SPKI, n.id.SPKI, i.GetNodeId(), i.GetServerId(), i.GetAddress())
 	if err != nil || !hmac.Equal(proof, i.GetProof()) {
 		return nil, errors.New("the caller doesn't know the cluster secret")
 	}
 	w := n.receive(ctx, conn, i)
 	w.Wall = n.config.Wall().UnixNano()
-	w.Proof, err = n.proof(conn, "answers", conn.spki, n.id.spki, w.GetClusterId(), string(w.GetList()), w.GetLeaderAddress())
+	w.Proof, err = n.proof(conn, "answers", conn.SPKI, n.id.SPKI, w.GetClusterId(), string(w.GetList()), w.GetLeaderAddress())
 	return w, err
 }
 
@@ -244,7 +250,7 @@ func refused(reason string) *wire.Welcome {
 }
 
 // receive decides about an introduction whose proof is right.
-func (n *Node) receive(ctx context.Context, conn *peerConn, i *wire.Introduction) *wire.Welcome {
+func (n *Node) receive(ctx context.Context, conn *port.Conn, i *wire.Introduction) *wire.Welcome {
 	own := n.clusterID()
 	switch {
 	case own == "":
@@ -253,11 +259,11 @@ func (n *Node) receive(ctx context.Context, conn *peerConn, i *wire.Introduction
 		return &wire.Welcome{Reception: wire.Reception_KNOWN, ClusterId: own}
 	case i.GetClusterId() != "" && i.GetClusterId() != own:
 		return refused("this is another cluster")
-	case !nodeIDPattern.MatchString(i.GetNodeId()) || nodeOf(i.GetServerId()) != i.GetNodeId() || i.GetNodeId() == n.id.nodeID ||
-		i.GetAddress() == "" || len(i.GetAddress()) > maxAddress || len(i.GetServerId()) > maxAddress:
+	case !roster.ValidNodeID(i.GetNodeId()) || disk.NodeOf(i.GetServerId()) != i.GetNodeId() || i.GetNodeId() == n.id.NodeID ||
+		i.GetAddress() == "" || len(i.GetAddress()) > roster.MaxAddress || len(i.GetServerId()) > roster.MaxAddress:
 		return refused("these ids or this address can't be")
 	}
-	if term, _ := n.order.openTerm(); term == 0 {
+	if term, _ := n.order.OpenTerm(); term == 0 {
 		w := &wire.Welcome{Reception: wire.Reception_ELSEWHERE, ClusterId: own, LeaderId: n.leaderID()}
 		w.LeaderAddress, _ = n.addressOf(w.LeaderId)
 		return n.withList(w)
@@ -276,11 +282,11 @@ func (n *Node) receive(ctx context.Context, conn *peerConn, i *wire.Introduction
 		}
 		return refused("this node can't do it now")
 	}
-	return n.withList(&wire.Welcome{Reception: reception, ClusterId: own, LeaderId: n.id.nodeID, LeaderAddress: n.transport.advertise})
+	return n.withList(&wire.Welcome{Reception: reception, ClusterId: own, LeaderId: n.id.NodeID, LeaderAddress: n.port.Advertised()})
 }
 
 func (n *Node) withList(w *wire.Welcome) *wire.Welcome {
-	if l := n.roster.list(); l != nil {
+	if l := n.roster.List(); l != nil {
 		if b, err := l.Encode(); err == nil {
 			w.List = b
 		}
@@ -289,29 +295,29 @@ func (n *Node) withList(w *wire.Welcome) *wire.Welcome {
 }
 
 // welcome lists the node, or, if it is listed, adds it to Raft's configuration.
-func (n *Node) welcome(ctx context.Context, conn *peerConn, i *wire.Introduction) (wire.Reception, error) {
-	list := n.roster.list()
+func (n *Node) welcome(ctx context.Context, conn *port.Conn, i *wire.Introduction) (wire.Reception, error) {
+	list := n.roster.List()
 	if list == nil {
 		return 0, unavailable("the first list of members isn't made yet", 0)
 	}
 	known := list.Find(i.GetNodeId())
-	if known != nil && bytes.Equal(known.TLSPublic, conn.spki[:]) {
+	if known != nil && bytes.Equal(known.TLSPublic, conn.SPKI[:]) {
 		return wire.Reception_ADDED, n.addServer(i)
 	}
 	var token *string
 	if list.Signed() || len(list.Members) >= n.config.BootstrapExpect || i.GetToken() != "" || known != nil {
 		token = &i.Token
 	}
-	m := Member{NodeID: i.GetNodeId(), TLSPublic: conn.spki[:], HPKEPublic: i.GetHpkePublic(), AuditPublic: i.GetAuditPublic(),
+	m := Member{NodeID: i.GetNodeId(), TLSPublic: conn.SPKI[:], HPKEPublic: i.GetHpkePublic(), AuditPublic: i.GetAuditPublic(),
 		ServerID: i.GetServerId(), Address: i.GetAddress()}
 	_, err := n.changeList(ctx, token, nil, func(l *List) error {
-		if len(l.Members) >= maxNodes {
-			return conclave.Errorf(conclave.Limited, "the cluster has %d nodes already", maxNodes)
+		if len(l.Members) >= roster.MaxMembers {
+			return conclave.Errorf(conclave.Limited, "the cluster has %d nodes already", roster.MaxMembers)
 		}
 		if token == nil && (l.Signed() || len(l.Members) >= n.config.BootstrapExpect || l.Find(m.NodeID) != nil) {
 			return errBadToken
 		}
-		l.put(m)
+		l.Put(m)
 		return nil
 	})
 	return wire.Reception_LISTED, err
@@ -326,7 +332,7 @@ func (n *Node) addServer(i *wire.Introduction) error {
 		switch {
 		case s.ID == id:
 			present = &s
-		case nodeOf(string(s.ID)) == i.GetNodeId():
+		case disk.NodeOf(string(s.ID)) == i.GetNodeId():
 			if err := n.raft.RemoveServer(s.ID, 0, changeTimeout).Error(); err != nil {
 				return err
 			}
@@ -356,7 +362,7 @@ func (n *Node) tendMembers(ctx context.Context) error {
 				if l.Number > 1 {
 					return nil // made meanwhile
 				}
-				l.put(n.ownEntry())
+				l.Put(n.ownEntry())
 				return nil
 			})
 			return err
@@ -372,8 +378,8 @@ func (n *Node) tendMembers(ctx context.Context) error {
 }
 
 func (n *Node) tendServer(list *List, s raft.Server) error {
-	nodeID := nodeOf(string(s.ID))
-	if list.Find(nodeID) == nil && nodeID != n.id.nodeID {
+	nodeID := disk.NodeOf(string(s.ID))
+	if list.Find(nodeID) == nil && nodeID != n.id.NodeID {
 		n.logger.Info("node removed", "node", nodeID)
 		return n.raft.RemoveServer(s.ID, 0, changeTimeout).Error()
 	}
@@ -386,8 +392,8 @@ func (n *Node) tendServer(list *List, s raft.Server) error {
 }
 
 func (n *Node) ownEntry() Member {
-	return Member{NodeID: n.id.nodeID, TLSPublic: n.id.spki[:], HPKEPublic: n.config.HPKEPublic, AuditPublic: n.config.AuditPublic,
-		ServerID: n.id.serverID(), Address: n.transport.advertise}
+	return Member{NodeID: n.id.NodeID, TLSPublic: n.id.SPKI[:], HPKEPublic: n.config.HPKEPublic, AuditPublic: n.config.AuditPublic,
+		ServerID: n.id.ServerID(), Address: n.port.Advertised()}
 }
 
 // storedList is the list in the replicated state, nil if there is none.
@@ -398,7 +404,7 @@ func (n *Node) storedList() (*List, error) {
 	if err != nil || version == 0 {
 		return nil, err
 	}
-	return DecodeList(value)
+	return roster.Decode(value)
 }
 
 // watchMembers adopts the list as this node applies it.
@@ -427,11 +433,11 @@ func (n *Node) adoptStored(seen uint64) uint64 {
 	if err != nil || version == 0 || version == seen {
 		return seen
 	}
-	l, err := DecodeList(value)
+	l, err := roster.Decode(value)
 	if err == nil {
-		err = n.roster.adopt(l)
+		err = n.roster.Adopt(l)
 	}
-	if err != nil && !errors.Is(err, errStaleList) {
+	if err != nil && !errors.Is(err, roster.ErrStale) {
 		n.logger.Error("the stored list of members isn't accepted", "error", err)
 	}
 	return version
@@ -440,7 +446,7 @@ func (n *Node) adoptStored(seen uint64) uint64 {
 // RemovePeer takes a node off the list, which cuts it off, and out of Raft's configuration. It is Precondition if the
 // rest would have no quorum of healthy voters, Sealed if the list is signed and the leader is sealed.
 func (n *Node) RemovePeer(ctx context.Context, nodeID string) error {
-	if n.IsLeader() && nodeID == n.id.nodeID {
+	if n.IsLeader() && nodeID == n.id.NodeID {
 		if err := n.TransferLeadership(ctx); err != nil {
 			return err
 		}
@@ -459,14 +465,14 @@ func (n *Node) RemovePeer(ctx context.Context, nodeID string) error {
 		if l.Find(nodeID) == nil {
 			return conclave.Errorf(conclave.NotFound, "no such node")
 		}
-		l.drop(nodeID)
+		l.Drop(nodeID)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	for _, s := range n.servers() {
-		if nodeOf(string(s.ID)) == nodeID {
+		if disk.NodeOf(string(s.ID)) == nodeID {
 			if err := n.raft.RemoveServer(s.ID, 0, changeTimeout).Error(); err != nil {
 				n.logger.Warn("remove node from raft; it will be tried again", "node", nodeID, "error", err)
 			}
@@ -479,12 +485,12 @@ func (n *Node) RemovePeer(ctx context.Context, nodeID string) error {
 func (n *Node) sparePeer(nodeID string) error {
 	voters, healthy := 0, 0
 	for _, s := range n.servers() {
-		id := nodeOf(string(s.ID))
+		id := disk.NodeOf(string(s.ID))
 		if s.Suffrage != raft.Voter || id == nodeID {
 			continue
 		}
 		voters++
-		if _, fresh := n.health.of(id); fresh || id == n.id.nodeID {
+		if _, fresh := n.health.of(id); fresh || id == n.id.NodeID {
 			healthy++
 		}
 	}
@@ -497,7 +503,7 @@ func (n *Node) sparePeer(nodeID string) error {
 func (n *Node) awaitOtherLeader(ctx context.Context) error {
 	for {
 		news := n.leaderNews()
-		if leader := n.leaderID(); leader != "" && leader != n.id.nodeID {
+		if leader := n.leaderID(); leader != "" && leader != n.id.NodeID {
 			return nil
 		}
 		select {
@@ -510,11 +516,11 @@ func (n *Node) awaitOtherLeader(ctx context.Context) error {
 }
 
 // Leave hands leadership over and takes this node off the list. It runs on, cut off, until Shutdown.
-func (n *Node) Leave(ctx context.Context) error { return n.RemovePeer(ctx, n.id.nodeID) }
+func (n *Node) Leave(ctx context.Context) error { return n.RemovePeer(ctx, n.id.NodeID) }
 
 // Members are the nodes of the list, with what is known of them besides.
 func (n *Node) Members() []Member {
-	l := n.roster.list()
+	l := n.roster.List()
 	if l == nil {
 		return nil
 	}
@@ -523,14 +529,14 @@ func (n *Node) Members() []Member {
 	for i := range members {
 		m := &members[i]
 		for _, s := range servers {
-			if nodeOf(string(s.ID)) == m.NodeID {
+			if disk.NodeOf(string(s.ID)) == m.NodeID {
 				m.ServerID, m.Address, m.Voter = string(s.ID), string(s.Address), s.Suffrage == raft.Voter
 			}
 		}
-		if g, ok := n.gossip.peer(m.NodeID); ok {
+		if g, ok := n.gossip.Peer(m.NodeID); ok {
 			m.APIAddress, m.Ready = g.API, g.Ready
 		}
-		if m.NodeID == n.id.nodeID {
+		if m.NodeID == n.id.NodeID {
 			m.APIAddress, m.Ready = n.config.APIAddress, n.ready.Load()
 		}
 	}

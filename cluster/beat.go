@@ -18,14 +18,14 @@ const (
 func (n *Node) beat(ctx context.Context) {
 	for {
 		pause := beatInterval
-		if leader := n.leaderID(); leader != "" && leader != n.id.nodeID && n.clusterID() != "" {
+		if leader := n.leaderID(); leader != "" && leader != n.id.NodeID && n.clusterID() != "" {
 			began := n.mono()
 			e, err := n.pulseTimeout(ctx, leader)
 			if err == nil && e.GetLeader() && e.GetTime() != 0 {
-				n.clock.hear(e.GetTime(), n.mono()-began)
+				n.clock.Hear(e.GetTime(), n.mono()-began)
 			}
 		}
-		if _, known := n.clock.now(); !known || !n.votes() {
+		if _, known := n.clock.Now(); !known || !n.votes() {
 			pause = fastBeatInterval
 		}
 		select {
@@ -45,7 +45,7 @@ func (n *Node) pulseTimeout(ctx context.Context, to string) (*wire.Echo, error) 
 }
 
 func (n *Node) pulse(ctx context.Context, to string, b *wire.Beat) (*wire.Echo, error) {
-	client, err := n.peers.client(to)
+	client, err := n.peers.Client(to)
 	if err != nil {
 		return nil, err
 	}
@@ -54,12 +54,12 @@ func (n *Node) pulse(ctx context.Context, to string, b *wire.Beat) (*wire.Echo, 
 
 // pulsed answers a beat.
 func (n *Node) pulsed(from string, b *wire.Beat) *wire.Echo {
-	term, _ := n.order.openTerm()
+	term, _ := n.order.OpenTerm()
 	if !b.GetAsk() && term != 0 {
 		n.health.note(from, b)
 	}
 	e := &wire.Echo{Leader: term != 0, Wall: n.config.Wall().UnixNano()}
-	if now, known := n.clock.now(); known {
+	if now, known := n.clock.Now(); known {
 		e.Time = now
 	}
 	return e

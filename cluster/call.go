@@ -39,10 +39,10 @@ func (n *Node) Call(ctx context.Context, nodeID, method string, body []byte) ([]
 		defer cancel()
 	}
 	var reply *wire.Reply
-	if nodeID == n.id.nodeID {
+	if nodeID == n.id.NodeID {
 		reply = n.called(ctx, n.Self(), &wire.Request{Method: method, Body: body})
 	} else {
-		client, err := n.peers.client(nodeID)
+		client, err := n.peers.Client(nodeID)
 		if err == nil {
 			reply, err = client.Call(n.outgoing(ctx), &wire.Request{Method: method, Body: body})
 		}

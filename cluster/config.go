@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"conclave/cluster/ordering"
+	"conclave/cluster/roster"
 )
 
 // Config is what a node is started with. Zero values take the defaults that the fields state.
@@ -66,11 +68,8 @@ type Config struct {
 // Limits of configuration.
 const (
 	minSecretBytes = 16
-	maxNodes       = 64 // members of one cluster
 	maxJoin        = 64 // addresses to join
 )
-
-var nodeIDPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
 // settle fills the defaults and reports what can't be right.
 func (c *Config) settle() error {
@@ -92,15 +91,6 @@ func (c *Config) settle() error {
 	if c.Wall == nil {
 		c.Wall = time.Now
 	}
-	if c.Dial == nil {
-		dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-		c.Dial = func(ctx context.Context, address string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", address)
-		}
-	}
-	if c.Observer == nil {
-		c.Observer = nobody{}
-	}
 	if c.Fatal == nil {
 		c.Fatal = func(err error) { panic(fmt.Sprintf("cluster: %v", err)) }
 	}
@@ -113,14 +103,14 @@ func (c *Config) settle() error {
 	switch {
 	case c.DataDir == "":
 		return errors.New("a data directory is needed")
-	case c.NodeID != "" && !nodeIDPattern.MatchString(c.NodeID):
+	case c.NodeID != "" && !roster.ValidNodeID(c.NodeID):
 		return errors.New("a node id is 1 to 64 of a-z, 0-9, '.', '_' and '-', and starts with a letter or digit")
 	case c.ClusterAddress == "":
 		return errors.New("a cluster address is needed")
 	case len(c.Secret) < minSecretBytes:
 		return fmt.Errorf("the cluster secret needs at least %d bytes", minSecretBytes)
-	case c.BootstrapExpect < 1 || c.BootstrapExpect > maxNodes:
-		return fmt.Errorf("bootstrap_expect is 1 to %d", maxNodes)
+	case c.BootstrapExpect < 1 || c.BootstrapExpect > roster.MaxMembers:
+		return fmt.Errorf("bootstrap_expect is 1 to %d", roster.MaxMembers)
 	case c.GossipAddress == "" && (c.BootstrapExpect > 1 || len(c.Join) > 0):
 		return errors.New("forming or joining a cluster of several nodes needs a gossip address")
 	case len(c.Join) > maxJoin:
@@ -129,8 +119,8 @@ func (c *Config) settle() error {
 		return fmt.Errorf("log store %q is neither wal nor bolt", c.LogStore)
 	case c.CommitTimeout < time.Millisecond || c.CommitTimeout > time.Second:
 		return errors.New("the commit timeout is 1 ms to 1 s")
-	case c.Pipeline < 1 || c.Pipeline > maxPipeline:
-		return fmt.Errorf("the pipeline is 1 to %d entries", maxPipeline)
+	case c.Pipeline < 1 || c.Pipeline > ordering.MaxPipeline:
+		return fmt.Errorf("the pipeline is 1 to %d entries", ordering.MaxPipeline)
 	case files != 0 && files != 3:
 		return errors.New("certificate, key and CA file go together")
 	}

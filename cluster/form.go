@@ -13,6 +13,11 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
+	"conclave/cluster/clock"
+	"conclave/cluster/disk"
+	"conclave/cluster/gossip"
+	"conclave/cluster/port"
+	"conclave/cluster/roster"
 	"conclave/cluster/wire"
 )
 
@@ -30,9 +35,9 @@ const (
 func (n *Node) form(ctx context.Context) {
 	var joined time.Time
 	for {
-		if time.Since(joined) > joinPause && len(n.gossip.peers()) < max(n.config.BootstrapExpect-1, 1) {
+		if time.Since(joined) > joinPause && len(n.gossip.Peers()) < max(n.config.BootstrapExpect-1, 1) {
 			joined = time.Now()
-			n.gossip.join(n.config.Join)
+			n.gossip.Join(n.config.Join)
 		}
 		pause := formPause
 		err := n.formOnce(ctx)
@@ -62,14 +67,14 @@ func (n *Node) kickForm() {
 // settled reports that Raft's configuration, as far as this node has it, has this node at its address.
 func (n *Node) settled() bool {
 	return slices.ContainsFunc(n.servers(), func(s raft.Server) bool {
-		return s.ID == raft.ServerID(n.id.serverID()) && string(s.Address) == n.transport.advertise
+		return s.ID == raft.ServerID(n.id.ServerID()) && string(s.Address) == n.port.Advertised()
 	})
 }
 
 // votes reports that this node is a voter, as far as it knows.
 func (n *Node) votes() bool {
 	return slices.ContainsFunc(n.servers(), func(s raft.Server) bool {
-		return s.ID == raft.ServerID(n.id.serverID()) && s.Suffrage == raft.Voter
+		return s.ID == raft.ServerID(n.id.ServerID()) && s.Suffrage == raft.Voter
 	})
 }
 
@@ -92,12 +97,12 @@ func (n *Node) formOnce(ctx context.Context) error {
 // mayFound reports whether this node is the one to found the cluster: enough nodes are there, none knows of a cluster,
 // and this one has the lowest id.
 func (n *Node) mayFound() bool {
-	peers := n.gossip.peers()
+	peers := n.gossip.Peers()
 	if len(peers)+1 < n.config.BootstrapExpect || len(n.config.Join) > 0 && n.config.BootstrapExpect == 1 && len(peers) == 0 {
 		return false
 	}
 	for id, m := range peers {
-		if m.Cluster != "" || id <= n.id.nodeID {
+		if m.Cluster != "" || id <= n.id.NodeID {
 			return false
 		}
 	}
@@ -108,7 +113,7 @@ func (n *Node) mayFound() bool {
 // that are needed say no. Cluster time starts at the median of their clocks.
 func (n *Node) bootstrap(ctx context.Context) error {
 	walls := []int64{n.config.Wall().UnixNano()}
-	for id, m := range n.gossip.peers() {
+	for id, m := range n.gossip.Peers() {
 		w, err := n.ask(ctx, m.Address, &wire.Introduction{Probe: true})
 		if err != nil {
 			n.logger.Debug("a node doesn't answer before the cluster is founded", "node", id, "error", err)
@@ -122,11 +127,11 @@ func (n *Node) bootstrap(ctx context.Context) error {
 	if len(walls) < n.config.BootstrapExpect {
 		return errors.New("too few nodes answer to found the cluster")
 	}
-	start, at := median(walls), n.mono()
+	start, at := clock.Median(walls), n.mono()
 	seed := func() int64 { return start + int64(n.mono()-at) }
 	n.seed.Store(&seed)
-	o := origin{ClusterID: newClusterID(), Founding: true}
-	if err := o.save(n.config.DataDir); err != nil {
+	o := disk.Origin{ClusterID: disk.NewClusterID(), Founding: true}
+	if err := o.Save(n.config.DataDir); err != nil {
 		return err
 	}
 	n.origin.Store(&o)
@@ -136,17 +141,17 @@ func (n *Node) bootstrap(ctx context.Context) error {
 // found makes Raft's first configuration, of this node alone.
 func (n *Node) found(clusterID string) error {
 	err := n.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{
-		{Suffrage: raft.Voter, ID: raft.ServerID(n.id.serverID()), Address: raft.ServerAddress(n.transport.advertise)}}}).Error()
+		{Suffrage: raft.Voter, ID: raft.ServerID(n.id.ServerID()), Address: raft.ServerAddress(n.port.Advertised())}}}).Error()
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) { // which says that it was done before a crash
 		return fmt.Errorf("bootstrap raft: %w", err)
 	}
-	o := origin{ClusterID: clusterID}
-	if err := o.save(n.config.DataDir); err != nil {
+	o := disk.Origin{ClusterID: clusterID}
+	if err := o.Save(n.config.DataDir); err != nil {
 		return err
 	}
 	n.origin.Store(&o)
 	n.logger.Info("founded cluster", "cluster", clusterID)
-	n.gossip.update(func(m *meta) { m.Cluster = clusterID })
+	n.gossip.Update(func(m *gossip.Meta) { m.Cluster = clusterID })
 	return nil
 }
 
@@ -171,7 +176,7 @@ func (n *Node) introduce(ctx context.Context) error {
 func (n *Node) knownAddresses() []string {
 	var found []string
 	add := func(a string) {
-		if a != "" && a != n.transport.advertise && !slices.Contains(found, a) {
+		if a != "" && a != n.port.Advertised() && !slices.Contains(found, a) {
 			found = append(found, a)
 		}
 	}
@@ -180,12 +185,12 @@ func (n *Node) knownAddresses() []string {
 		add(a)
 	}
 	own := n.clusterID()
-	for _, m := range n.gossip.peers() {
+	for _, m := range n.gossip.Peers() {
 		if m.Cluster != "" && (own == "" || m.Cluster == own) {
 			add(m.Address)
 		}
 	}
-	if l := n.roster.list(); l != nil {
+	if l := n.roster.List(); l != nil {
 		for _, m := range l.Members {
 			if a, ok := n.addressOf(m.NodeID); ok {
 				add(a)
@@ -213,7 +218,7 @@ func (n *Node) introduceAt(ctx context.Context, address string) (done bool, err 
 		case wire.Reception_REFUSED:
 			return true, fmt.Errorf("refused: %.200q", w.GetReason())
 		case wire.Reception_ELSEWHERE:
-			if w.GetLeaderAddress() == "" || w.GetLeaderAddress() == address || w.GetLeaderAddress() == n.transport.advertise {
+			if w.GetLeaderAddress() == "" || w.GetLeaderAddress() == address || w.GetLeaderAddress() == n.port.Advertised() {
 				return false, errors.New("the leader isn't known there")
 			}
 			address = w.GetLeaderAddress()
@@ -229,7 +234,7 @@ func (n *Node) learn(w *wire.Welcome) error {
 	if len(w.GetList()) == 0 {
 		return nil
 	}
-	l, err := DecodeList(w.GetList())
+	l, err := roster.Decode(w.GetList())
 	if err != nil {
 		return err
 	}
@@ -237,22 +242,22 @@ func (n *Node) learn(w *wire.Welcome) error {
 	switch {
 	case l.ClusterID != w.GetClusterId() || own != "" && own != l.ClusterID:
 		return errors.New("the answer is of another cluster")
-	case own == "" && l.Find(n.id.nodeID) == nil:
+	case own == "" && l.Find(n.id.NodeID) == nil:
 		return nil // not one of them yet, and free to found another
 	}
 	if own == "" {
-		o := origin{ClusterID: l.ClusterID}
-		if err := o.save(n.config.DataDir); err != nil {
+		o := disk.Origin{ClusterID: l.ClusterID}
+		if err := o.Save(n.config.DataDir); err != nil {
 			return err
 		}
 		n.origin.Store(&o)
 		n.logger.Info("joining cluster", "cluster", l.ClusterID)
 	}
-	if err := n.roster.adopt(l); err != nil && !errors.Is(err, errStaleList) {
+	if err := n.roster.Adopt(l); err != nil && !errors.Is(err, roster.ErrStale) {
 		return err
 	}
 	if own == "" {
-		n.gossip.update(func(m *meta) { m.Cluster = l.ClusterID })
+		n.gossip.Update(func(m *gossip.Meta) { m.Cluster = l.ClusterID })
 	}
 	return nil
 }
@@ -262,14 +267,14 @@ func (n *Node) learn(w *wire.Welcome) error {
 func (n *Node) ask(ctx context.Context, address string, i *wire.Introduction) (*wire.Welcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, introduceLimit)
 	defer cancel()
-	conn, err := n.transport.connect(ctx, "", address, protocolGRPC)
+	conn, err := n.port.Introduce(ctx, address)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	once := make(chan net.Conn, 1)
 	once <- conn
-	client, err := grpc.NewClient("passthrough:///introduce", grpc.WithTransportCredentials(handshaken{}), grpc.WithNoProxy(),
+	client, err := grpc.NewClient("passthrough:///introduce", grpc.WithTransportCredentials(port.Handshaken{}), grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxIntroduction)),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			select {
@@ -283,19 +288,19 @@ func (n *Node) ask(ctx context.Context, address string, i *wire.Introduction) (*
 		return nil, err
 	}
 	defer client.Close()
-	i.NodeId, i.ServerId, i.Address, i.ClusterId = n.id.nodeID, n.id.serverID(), n.transport.advertise, n.clusterID()
+	i.NodeId, i.ServerId, i.Address, i.ClusterId = n.id.NodeID, n.id.ServerID(), n.port.Advertised(), n.clusterID()
 	i.HpkePublic, i.AuditPublic = n.config.HPKEPublic, n.config.AuditPublic
-	if l := n.roster.list(); l != nil {
+	if l := n.roster.List(); l != nil {
 		i.ListNumber = l.Number
 	}
-	if i.Proof, err = n.proof(conn, "asks", n.id.spki, conn.spki, i.NodeId, i.ServerId, i.Address); err != nil {
+	if i.Proof, err = n.proof(conn, "asks", n.id.SPKI, conn.SPKI, i.NodeId, i.ServerId, i.Address); err != nil {
 		return nil, err
 	}
 	w, err := wire.NewClusterClient(client).Introduce(ctx, i)
 	if err != nil {
 		return nil, err
 	}
-	want, err := n.proof(conn, "answers", n.id.spki, conn.spki, w.GetClusterId(), string(w.GetList()), w.GetLeaderAddress())
+	want, err := n.proof(conn, "answers", n.id.SPKI, conn.SPKI, w.GetClusterId(), string(w.GetList()), w.GetLeaderAddress())
 	if err != nil || !hmac.Equal(want, w.GetProof()) {
 		return nil, errors.New("the node that answers doesn't know the cluster secret")
 	}
@@ -303,13 +308,13 @@ func (n *Node) ask(ctx context.Context, address string, i *wire.Introduction) (*
 }
 
 // maxIntroduction limits an introduction and its answer in bytes.
-const maxIntroduction = maxListBytes + 64<<10
+const maxIntroduction = roster.MaxBytes + 64<<10
 
 // proof shows knowledge of the cluster secret, on one TLS channel, between two certificates, for what is said:
 //
 //	HMAC-SHA256(HKDF(secret, "conclave join v1"), SHA-256(role) ‖ SHA-256(exporter) ‖ SHA-256(asker's SPKI) ‖
 //	SHA-256(answerer's SPKI) ‖ { SHA-256(part) } …)
-func (n *Node) proof(conn *peerConn, role string, asker, answerer [sha256.Size]byte, parts ...string) ([]byte, error) {
+func (n *Node) proof(conn *port.Conn, role string, asker, answerer [sha256.Size]byte, parts ...string) ([]byte, error) {
 	state := conn.ConnectionState()
 	exported, err := state.ExportKeyingMaterial("EXPORTER-conclave-join", nil, 32) // RFC 8446, 7.5
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"conclave/cluster/clock"
+	"conclave/cluster/disk"
 	"conclave/cluster/wire"
 	"conclave/fsm"
 )
@@ -22,7 +24,8 @@ const (
 	handoverInterval = 30 * time.Second       // between attempts of a sealed leader
 	stallLimit       = 2 * time.Second        // of the state machine, until its leader steps down
 	stallInterval    = 250 * time.Millisecond
-	caughtUp         = 64 // entries that a node may lack to be promoted or given leadership
+	caughtUp         = 64                    // entries that a node may lack to be promoted or given leadership
+	routePause       = 20 * time.Millisecond // between looks for a leader or attempts to open a term
 	minTaskPause     = 100 * time.Millisecond
 	maxTaskPause     = 30 * time.Second
 	changeTimeout    = 10 * time.Second // of a Raft configuration change
@@ -88,7 +91,7 @@ func (n *Node) watchLeadership(ctx context.Context) {
 			return
 		case leads := <-n.notify:
 			stop()
-			n.order.shut()
+			n.order.Shut()
 			if !leads {
 				continue
 			}
@@ -113,8 +116,8 @@ func (n *Node) lead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.order.open(term)
-	defer n.order.shut()
+	n.order.Open(term)
+	defer n.order.Shut()
 	n.logger.Info("leading", "term", term)
 	w := &termWork{ctx: ctx}
 	n.mu.Lock()
@@ -125,7 +128,7 @@ func (n *Node) lead(ctx context.Context) error {
 	}
 	n.mu.Unlock()
 	<-ctx.Done()
-	n.order.shut()
+	n.order.Shut()
 	n.mu.Lock()
 	n.term = nil
 	n.mu.Unlock()
@@ -139,11 +142,11 @@ func (n *Node) openTerm(ctx context.Context) (uint64, error) {
 		term := n.raft.CurrentTerm()
 		stamp, err := n.startTime(ctx)
 		if err == nil {
-			n.clock.lead(stamp, n.fsm.Time())
-			err = n.raft.Apply(fsm.EncodeTermOpen(term, n.clock.next()), termOpenTimeout).Error()
+			n.clock.Lead(stamp, n.fsm.Time())
+			err = n.raft.Apply(fsm.EncodeTermOpen(term, n.clock.Next()), termOpenTimeout).Error()
 		}
 		if err == nil && n.fsm.OpenedTerm() == term {
-			n.clock.lead(n.clock.next(), n.fsm.Time()) // Apply may have taken a later time that was in the log before
+			n.clock.Lead(n.clock.Next(), n.fsm.Time()) // Apply may have taken a later time that was in the log before
 			return term, nil
 		}
 		n.logger.Debug("opening the term failed", "term", term, "error", err)
@@ -161,7 +164,7 @@ func (n *Node) startTime(ctx context.Context) (int64, error) {
 	var voters []string
 	for _, s := range n.servers() {
 		if s.Suffrage == raft.Voter {
-			voters = append(voters, nodeOf(string(s.ID)))
+			voters = append(voters, disk.NodeOf(string(s.ID)))
 		}
 	}
 	if len(voters) == 0 {
@@ -176,8 +179,8 @@ func (n *Node) startTime(ctx context.Context) (int64, error) {
 	answers := make(chan told, len(voters))
 	for _, id := range voters {
 		go func() { // ends with ctx, and has room to answer
-			if id == n.id.nodeID {
-				t, known := n.clock.now()
+			if id == n.id.NodeID {
+				t, known := n.clock.Now()
 				answers <- told{t, n.config.Wall().UnixNano(), known, true}
 				return
 			}
@@ -205,14 +208,14 @@ func (n *Node) startTime(ctx context.Context) (int64, error) {
 	}
 	switch {
 	case len(times) > 0:
-		return median(times), nil
+		return clock.Median(times), nil
 	case heard <= len(voters)/2:
 		return 0, errors.New("too few voters tell the time")
 	}
 	if seed := n.seed.Load(); seed != nil {
 		return (*seed)(), nil
 	}
-	return median(walls), nil
+	return clock.Median(walls), nil
 }
 
 // steerClock slews cluster time towards the median of the voters' wall clocks.
@@ -225,13 +228,13 @@ func (n *Node) steerClock(ctx context.Context) error {
 				continue
 			}
 			voters++
-			if id := nodeOf(string(s.ID)); id == n.id.nodeID {
+			if id := disk.NodeOf(string(s.ID)); id == n.id.NodeID {
 				walls = append(walls, n.config.Wall().UnixNano())
 			} else if r, fresh := n.health.of(id); fresh {
 				walls = append(walls, r.wallLead+int64(n.mono()))
 			}
 		}
-		n.clock.steer(walls, voters)
+		n.clock.Steer(walls, voters)
 		return nil
 	})
 }
@@ -257,9 +260,9 @@ func (n *Node) handOver(ctx context.Context) error {
 func (n *Node) successor(ready bool) (best raft.Server, ok bool) {
 	var index uint64
 	for _, s := range n.servers() {
-		id := nodeOf(string(s.ID))
+		id := disk.NodeOf(string(s.ID))
 		r, fresh := n.health.of(id)
-		if s.Suffrage != raft.Voter || id == n.id.nodeID || !fresh || ready && !r.ready {
+		if s.Suffrage != raft.Voter || id == n.id.NodeID || !fresh || ready && !r.ready {
 			continue
 		}
 		if r.applied+caughtUp >= n.fsm.Applied() && (!ok || r.applied > index) {
@@ -272,10 +275,10 @@ func (n *Node) successor(ready bool) (best raft.Server, ok bool) {
 // watchStall steps down when the state machine doesn't get on with what is committed.
 func (n *Node) watchStall(ctx context.Context) error {
 	return every(ctx, stallInterval, func() error {
-		if n.order.stalledFor(time.Now()) < stallLimit || n.raft.CommitIndex() <= n.fsm.Applied() {
+		if n.order.StalledFor(time.Now()) < stallLimit || n.raft.CommitIndex() <= n.fsm.Applied() {
 			return nil
 		}
-		n.stats.stalls.Add(1)
+		n.stalls.Add(1)
 		n.logger.Error("the state machine has stalled, stepping down")
 		return n.raft.LeadershipTransfer().Error()
 	})
@@ -321,7 +324,7 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 // for followers that lag.
 func (n *Node) keepLogShort(ctx context.Context) {
 	err := every(ctx, snapshotInterval, func() error {
-		bytes, entries := n.logs.stored.Load(), n.logs.entries.Load()
+		bytes, entries := n.logs.Counted()
 		if bytes < snapshotBytes && entries < snapshotEntries {
 			return nil
 		}
@@ -334,7 +337,7 @@ func (n *Node) keepLogShort(ctx context.Context) {
 			n.logger.Error("snapshot failed", "error", err)
 			return nil // what is counted stays, so it is tried again
 		}
-		n.logs.resetCount()
+		n.logs.ResetCount()
 		return nil
 	})
 	if err != nil {

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"crypto/hkdf"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -18,6 +17,13 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"google.golang.org/grpc"
 
+	"conclave/cluster/clock"
+	"conclave/cluster/disk"
+	"conclave/cluster/gossip"
+	"conclave/cluster/ordering"
+	"conclave/cluster/port"
+	"conclave/cluster/roster"
+	"conclave/cluster/wire"
 	"conclave/fsm"
 )
 
@@ -36,41 +42,38 @@ const (
 
 // Node is this node's part in the cluster. Its methods are safe for concurrent use.
 type Node struct {
-	config    Config
-	logger    hclog.Logger
-	id        *identity
-	fsm       *fsm.FSM
-	raft      *raft.Raft
-	logs      *logStore
-	stable    *raftboltdb.BoltStore
-	roster    *roster
-	transport *transport
-	network   *raft.NetworkTransport
-	gossip    *gossip
-	peers     *peers
-	server    *grpc.Server
-	order     *order
-	lanes     [lanes]*lane
-	clock     *clock
-	stats     *stats
-	health    *health
-	joinKey   []byte
-	started   time.Time
-	instance  [16]byte // first half random, second half room for a counter
-	proposals atomic.Uint64
-	origin    atomic.Pointer[origin]
-	ready     atomic.Bool
-	signer    atomic.Pointer[signer]
-	seed      atomic.Pointer[func() int64] // cluster time by the clocks of those present when the cluster was founded
-	notify    chan bool                    // from Raft: leadership gained or lost
-	kick      chan struct{}
-	handling  chan struct{}
-	joining   chan struct{} // held by the one introduction that changes the list
-	stopped   chan struct{}
-	ctx       context.Context // ends with Shutdown; the parent of every goroutine's
-	cancel    context.CancelFunc
-	tasks     sync.WaitGroup // every goroutine of the node
-	shutdown  sync.Once
+	config   Config
+	logger   hclog.Logger
+	id       *disk.Identity
+	fsm      *fsm.FSM
+	raft     *raft.Raft
+	logs     *disk.Log
+	stable   *raftboltdb.BoltStore
+	roster   *roster.Roster
+	port     *port.Port
+	network  *raft.NetworkTransport
+	gossip   *gossip.Gossip
+	peers    *port.Peers
+	server   *grpc.Server
+	order    *ordering.Order
+	sender   *ordering.Sender
+	clock    *clock.Clock
+	stalls   atomic.Uint64
+	health   *health
+	joinKey  []byte
+	started  time.Time
+	origin   atomic.Pointer[disk.Origin]
+	ready    atomic.Bool
+	signer   atomic.Pointer[signer]
+	seed     atomic.Pointer[func() int64] // cluster time by the clocks of those present when the cluster was founded
+	notify   chan bool                    // from Raft: leadership gained or lost
+	kick     chan struct{}
+	handling chan struct{}
+	joining  chan struct{}   // held by the one introduction that changes the list
+	ctx      context.Context // ends with Shutdown; the parent of every goroutine's
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup // every goroutine of the node
+	shutdown sync.Once
 
 	mu       sync.Mutex // guards what follows
 	handlers map[string]Handler
@@ -85,12 +88,11 @@ func Start(ctx context.Context, config Config, state *fsm.FSM) (_ *Node, err err
 	if err := config.settle(); err != nil {
 		return nil, fmt.Errorf("start cluster node: %w", err)
 	}
-	n := &Node{config: config, logger: config.Logger, fsm: state, started: time.Now(), stats: new(stats),
+	n := &Node{config: config, logger: config.Logger, fsm: state, started: time.Now(),
 		notify: make(chan bool, notifyBuffer), kick: make(chan struct{}, 1), handling: make(chan struct{}, maxHandling),
-		joining: make(chan struct{}, 1), stopped: make(chan struct{}), handlers: make(map[string]Handler), news: make(chan struct{})}
-	rand.Read(n.instance[:8])
+		joining: make(chan struct{}, 1), handlers: make(map[string]Handler), news: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.clock = newClock(n.mono, config.Wall)
+	n.clock = clock.New(n.mono)
 	n.health = newHealth(n.mono)
 	defer func() {
 		if err != nil {
@@ -117,19 +119,20 @@ func Start(ctx context.Context, config Config, state *fsm.FSM) (_ *Node, err err
 
 // openDisk locks the data directory and opens what is in it.
 func (n *Node) openDisk() (err error) {
-	if n.id, err = openIdentity(&n.config); err != nil {
+	if n.id, err = disk.Open(&disk.Options{Dir: n.config.DataDir, NodeID: n.config.NodeID,
+		CertificateFile: n.config.CertificateFile, KeyFile: n.config.KeyFile, CAFile: n.config.CAFile}); err != nil {
 		return err
 	}
-	o, err := loadOrigin(n.config.DataDir)
+	o, err := disk.LoadOrigin(n.config.DataDir)
 	if err != nil {
 		return err
 	}
 	n.origin.Store(&o)
-	if n.roster, err = openRoster(n.config.DataDir); err != nil {
+	if n.roster, err = roster.Open(n.config.DataDir); err != nil {
 		return err
 	}
-	dir := n.id.raftDir
-	if n.logs, err = openLog(dir, n.config.LogStore, n.logger.Named("log"), n.config.Fatal); err != nil {
+	dir := n.id.RaftDir
+	if n.logs, err = disk.OpenLog(dir, n.config.LogStore, n.logger.Named("log"), n.config.Fatal); err != nil {
 		return err
 	}
 	n.stable, err = raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, "stable.db")})
@@ -155,16 +158,19 @@ func (n *Node) renameForgetful() error {
 		return nil // no term: never used
 	}
 	n.logger.Warn("the raft log is empty although this node has voted; it comes back as a new server")
-	return n.id.renameDisk()
+	return n.id.RenameDisk()
 }
 
 func (n *Node) openNetwork() (err error) {
-	if n.transport, err = newTransport(n.id, &n.config, n.roster, n.clusterID); err != nil {
+	n.port, err = port.Listen(n.id, n.roster, port.Options{Address: n.config.ClusterAddress, Advertise: n.config.AdvertiseAddress,
+		Dial: n.config.Dial, ClusterID: n.clusterID, Logger: n.logger})
+	if err != nil {
 		return err
 	}
-	n.peers = newPeers(n.transport, n.addressOf)
-	self := meta{Cluster: n.clusterID(), Address: n.transport.advertise, API: n.config.APIAddress, Version: n.config.Version}
-	n.gossip, err = startGossip(&n.config, n.id.nodeID, self, n.kickForm)
+	n.peers = port.NewPeers(n.port, ordering.MaxMessage, n.addressOf)
+	self := gossip.Meta{Cluster: n.clusterID(), Address: n.port.Advertised(), API: n.config.APIAddress, Version: n.config.Version}
+	n.gossip, err = gossip.Start(gossip.Options{NodeID: n.id.NodeID, Address: n.config.GossipAddress, Secret: n.config.Secret,
+		Logger: n.logger, OnNews: n.kickForm}, self)
 	if err != nil {
 		return err
 	}
@@ -175,10 +181,10 @@ func (n *Node) openNetwork() (err error) {
 func (n *Node) openRaft() (err error) {
 	logger := n.logger.Named("raft")
 	n.network = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		ServerAddressProvider: n, Logger: logger, Stream: &streamLayer{n.transport.raft, n.transport}, MaxPool: raftPool,
+		ServerAddressProvider: n, Logger: logger, Stream: n.port.Raft(), MaxPool: raftPool,
 		MaxRPCsInFlight: raftInFlight, Timeout: raftIOTimeout, MsgpackUseNewTimeFormat: true})
 	c := raft.DefaultConfig()
-	c.LocalID = raft.ServerID(n.id.serverID())
+	c.LocalID = raft.ServerID(n.id.ServerID())
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = heartbeatTimeout, electionTimeout, leaseTimeout
 	c.CommitTimeout = n.config.CommitTimeout
 	c.MaxAppendEntries = maxAppendEntries
@@ -194,21 +200,24 @@ func (n *Node) openRaft() (err error) {
 }
 
 func (n *Node) openOrder() {
-	guard := newGuard(n.config.DataDir, n.config.Reserve, n.mono)
-	o := newOrder(n.config.Pipeline)
-	o.apply, o.expect, o.check, o.applied = n.raft.Apply, n.fsm.Expect, fsm.CheckEntry, n.fsm.Applied
-	o.stamp, o.stats = n.clock.next, n.stats
-	o.guard = func() error {
-		err := guard.check()
-		if err != nil {
-			n.logger.Error("proposals are refused", "error", err)
-		}
-		return err
-	}
-	n.order = o
-	for kind := range n.lanes {
-		n.lanes[kind] = newLane(n, priority(kind))
-	}
+	guard := disk.NewGuard(n.config.DataDir, n.config.Reserve, n.mono)
+	n.order = ordering.NewOrder(ordering.OrderOptions{Raft: n.raft, FSM: n.fsm, Stamp: n.clock.Next, Pipeline: n.config.Pipeline,
+		Guard: func() error {
+			err := guard.Check()
+			if err != nil {
+				n.logger.Error("proposals are refused", "error", err)
+			}
+			return err
+		}})
+	n.sender = ordering.NewSender(ordering.SenderOptions{NodeID: n.id.NodeID, FSM: n.fsm, Order: n.order, Leader: n.leaderID,
+		News: n.leaderNews, Observer: n.config.Observer,
+		Stream: func(ctx context.Context, leader string) (wire.Cluster_CommitClient, error) {
+			client, err := n.peers.Client(leader)
+			if err != nil {
+				return nil, err
+			}
+			return client.Commit(n.outgoing(ctx))
+		}})
 }
 
 // run starts the node's goroutines. All end with ctx.
@@ -218,12 +227,10 @@ func (n *Node) run() {
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
 	}))
-	n.spawn(func() { n.server.Serve(n.transport.grpc) }) // ends with server.Stop
-	n.spawn(func() { n.order.run(n.ctx) })
-	n.spawn(n.order.finish) // ends with order.run
-	for _, l := range n.lanes {
-		n.spawn(func() { l.run(n.ctx) })
-	}
+	n.spawn(func() { n.server.Serve(n.port.GRPC()) }) // ends with server.Stop
+	n.spawn(func() { n.order.Run(n.ctx) })
+	n.spawn(n.order.Finish) // ends with order.Run
+	n.spawn(func() { n.sender.Run(n.ctx) })
 	n.spawn(func() { n.watchLeadership(n.ctx) })
 	n.spawn(func() { n.watchLeader(n.ctx, observed) })
 	n.spawn(func() { n.watchMembers(n.ctx) })
@@ -245,10 +252,9 @@ func (n *Node) spawn(f func()) {
 func (n *Node) Shutdown() error {
 	var errs []error
 	n.shutdown.Do(func() {
-		close(n.stopped)
 		n.cancel()
 		if n.gossip != nil {
-			n.gossip.close()
+			n.gossip.Close()
 		}
 		if n.raft != nil {
 			errs = append(errs, n.raft.Shutdown().Error())
@@ -257,14 +263,14 @@ func (n *Node) Shutdown() error {
 			n.server.Stop()
 		}
 		if n.peers != nil {
-			n.peers.close()
+			n.peers.Close()
 		}
 		if n.network != nil {
 			errs = append(errs, n.network.Close())
 			n.network.CloseStreams()
 		}
-		if n.transport != nil {
-			n.transport.close()
+		if n.port != nil {
+			n.port.Close()
 		}
 		n.tasks.Wait()
 		for _, c := range []io.Closer{closer(n.logs), closer(n.stable)} {
@@ -273,7 +279,7 @@ func (n *Node) Shutdown() error {
 			}
 		}
 		if n.id != nil {
-			n.id.close()
+			n.id.Close()
 		}
 	})
 	return errors.Join(errs...)
@@ -299,15 +305,15 @@ func (n *Node) clusterID() string { return n.origin.Load().ClusterID }
 func (n *Node) ClusterID() string { return n.clusterID() }
 
 // Address is where peers reach this node.
-func (n *Node) Address() string { return n.transport.advertise }
+func (n *Node) Address() string { return n.port.Advertised() }
 
 // GossipAddress is where this node's gossip listens, "" if it is off.
-func (n *Node) GossipAddress() string { return n.gossip.address() }
+func (n *Node) GossipAddress() string { return n.gossip.Address() }
 
 // leaderID is the node id of the leader, "" if none is known.
 func (n *Node) leaderID() string {
 	_, id := n.raft.LeaderWithID()
-	return nodeOf(string(id))
+	return disk.NodeOf(string(id))
 }
 
 // leaderNews is closed when another leader is known, or none.
@@ -328,25 +334,22 @@ func (n *Node) watchLeader(ctx context.Context, observed <-chan raft.Observation
 		close(n.news)
 		n.news = make(chan struct{})
 		n.mu.Unlock()
-		leader := n.leaderID()
-		for _, l := range n.lanes {
-			l.leaderChanged(leader)
-		}
+		n.sender.LeaderChanged(n.leaderID())
 	}
 }
 
 // addressOf finds a member's address: what it gossips, else what Raft's configuration says, else the list's. That the
 // right node answers there, its certificate shows.
 func (n *Node) addressOf(nodeID string) (string, bool) {
-	if m, ok := n.gossip.peer(nodeID); ok {
+	if m, ok := n.gossip.Peer(nodeID); ok {
 		return m.Address, true
 	}
 	for _, s := range n.servers() {
-		if nodeOf(string(s.ID)) == nodeID {
+		if disk.NodeOf(string(s.ID)) == nodeID {
 			return string(s.Address), true
 		}
 	}
-	if l := n.roster.list(); l != nil {
+	if l := n.roster.List(); l != nil {
 		if m := l.Find(nodeID); m != nil && m.Address != "" {
 			return m.Address, true
 		}
@@ -368,9 +371,9 @@ func (n *Node) servers() []raft.Server {
 
 // ServerAddr makes the addresses that streamLayer dials: node id/host:port.
 func (n *Node) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	nodeID := nodeOf(string(id))
-	if nodeID == n.id.nodeID {
-		return raft.ServerAddress(nodeID + "/" + n.transport.advertise), nil
+	nodeID := disk.NodeOf(string(id))
+	if nodeID == n.id.NodeID {
+		return raft.ServerAddress(nodeID + "/" + n.port.Advertised()), nil
 	}
 	address, ok := n.addressOf(nodeID)
 	if !ok {

@@ -2,31 +2,26 @@ package cluster
 
 import (
 	"context"
-	"errors"
-	"io"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"conclave/cluster/ordering"
+	"conclave/cluster/port"
 	"conclave/cluster/wire"
-	"conclave/fsm"
 )
 
-// headerLane names the lane of a Commit stream.
-const headerLane = "conclave-lane"
+// Metadata of every call.
+const (
+	headerCluster = "conclave-cluster"
+	headerNode    = "conclave-node"
+)
 
-var laneNames = [lanes]string{usual: "usual", urgent: "urgent"}
-
-func laneHeader(ctx context.Context, kind priority) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, headerLane, laneNames[kind])
-}
-
-// maxAnswers is how many answers may wait for a slow sender before its stream is cut.
-const maxAnswers = 64
-
-var errSlow = status.Error(codes.ResourceExhausted, "the sender doesn't read its answers")
+// introduceMethod is open to strangers.
+const introduceMethod = wire.Cluster_Introduce_FullMethodName
 
 // service is what peers call.
 type service struct {
@@ -36,104 +31,32 @@ type service struct {
 
 // Commit takes batches of one sender and one lane while this node leads one term.
 func (s *service) Commit(stream wire.Cluster_CommitServer) error {
-	n := s.n
-	conn, err := n.caller(stream.Context(), wire.Cluster_Commit_FullMethodName)
+	conn, err := s.n.caller(stream.Context(), wire.Cluster_Commit_FullMethodName)
 	if err != nil {
 		return err
 	}
-	md, _ := metadata.FromIncomingContext(stream.Context())
-	kind := usual
-	if lane := md.Get(headerLane); len(lane) == 1 && lane[0] == laneNames[urgent] {
-		kind = urgent
-	}
-	term := n.awaitTerm(stream.Context())
-	if term == 0 {
-		return stream.Send(&wire.Answer{Status: wire.Status_NOT_LEADER})
-	}
-	sender := conn.nodeID + "/" + laneNames[kind]
-	number := n.order.begin(sender)
-	if err := stream.Send(&wire.Answer{Status: wire.Status_HELLO, Term: term}); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancelCause(stream.Context())
-	answers := make(chan *wire.Answer, maxAnswers)
-	written := make(chan struct{})
-	defer func() { cancel(nil); <-written }()
-	go func() { // ends with ctx, that is with this call, which waits for it
-		defer close(written)
-		for {
-			select {
-			case a := <-answers:
-				if err := stream.Send(a); err != nil {
-					cancel(err)
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	for {
-		b, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err == nil {
-			err = context.Cause(ctx)
-		}
-		if err != nil {
-			return err
-		}
-		answer := func(st wire.Status, index uint64, outcomes []fsm.Outcome) {
-			select {
-			case answers <- answerOf(b.GetNumber(), st, index, outcomes):
-			default:
-				cancel(errSlow)
-			}
-		}
-		p, err := parcelOf(b)
-		if err != nil {
-			answer(wire.Status_INVALID, 0, nil)
-			continue
-		}
-		p.answer = answer
-		n.order.take(p, kind, term, sender, number)
-	}
-}
-
-func parcelOf(b *wire.Batch) (*parcel, error) {
-	p := &parcel{fence: b.GetFence(), bytes: len(b.GetTransactions())}
-	if p.fence {
-		return p, nil
-	}
-	p.deadline = time.Now().Add(min(time.Duration(b.GetTimeoutMs())*time.Millisecond, maxCommitTime))
-	txs, err := fsm.DecodeTransactions(b.GetTransactions())
-	if err != nil {
-		return nil, err
-	}
-	if len(txs) == 0 || len(txs) > maxBatchCount {
-		return nil, errors.New("a batch of no transactions, or of too many")
-	}
-	p.txs = txs
-	return p, nil
+	return s.n.order.Serve(stream, conn.NodeID, s.n.awaitTerm(stream.Context()))
 }
 
 // awaitTerm waits a moment for this node to open a term, if it is about to.
 func (n *Node) awaitTerm(ctx context.Context) uint64 {
-	term, opened := n.order.openTerm()
-	if term != 0 || n.leaderID() != n.id.nodeID {
+	term, opened := n.order.OpenTerm()
+	if term != 0 || n.leaderID() != n.id.NodeID {
 		return term
 	}
-	timer := time.NewTimer(helloTimeout / 2)
+	timer := time.NewTimer(termPatience)
 	defer timer.Stop()
 	select {
 	case <-opened:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	term, _ = n.order.openTerm()
+	term, _ = n.order.OpenTerm()
 	return term
 }
+
+// termPatience is how long a sender that comes early waits for the term to open: less than it waits for an answer.
+const termPatience = 500 * time.Millisecond
 
 // Pulse tells the caller the time, and notes how the caller is if this node leads.
 func (s *service) Pulse(ctx context.Context, b *wire.Beat) (*wire.Echo, error) {
@@ -141,7 +64,7 @@ func (s *service) Pulse(ctx context.Context, b *wire.Beat) (*wire.Echo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.n.pulsed(conn.nodeID, b), nil
+	return s.n.pulsed(conn.NodeID, b), nil
 }
 
 // Call runs a registered handler.
@@ -150,7 +73,7 @@ func (s *service) Call(ctx context.Context, r *wire.Request) (*wire.Reply, error
 	if err != nil {
 		return nil, err
 	}
-	from, _ := s.n.roster.member(conn.spki)
+	from, _ := s.n.roster.Member(conn.SPKI)
 	return s.n.called(ctx, from, r), nil
 }
 
@@ -162,3 +85,56 @@ func (s *service) Introduce(ctx context.Context, i *wire.Introduction) (*wire.We
 	}
 	return s.n.introduced(ctx, conn, i)
 }
+
+// outgoing adds the headers of this node.
+func (n *Node) outgoing(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, headerCluster, n.clusterID(), headerNode, n.id.NodeID)
+}
+
+// caller finds out who calls, and refuses whoever may not: strangers beyond Introduce, members of another cluster, and
+// node ids that aren't the certificate's.
+func (n *Node) caller(ctx context.Context, method string) (*port.Conn, error) {
+	conn, ok := port.From(ctx)
+	if !ok {
+		return nil, status.Error(codes.Unauthenticated, "no certificate")
+	}
+	if method == introduceMethod {
+		return conn, nil
+	}
+	if _, listed := n.roster.Member(conn.SPKI); !listed || conn.NodeID == "" {
+		return nil, status.Error(codes.PermissionDenied, "not a member of this cluster")
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	cluster, node := md.Get(headerCluster), md.Get(headerNode)
+	switch id := n.clusterID(); {
+	case len(cluster) != 1 || len(node) != 1:
+		return nil, status.Error(codes.PermissionDenied, "cluster and node id are needed")
+	case id == "" || cluster[0] != id:
+		return nil, status.Error(codes.PermissionDenied, "the caller is of another cluster")
+	case node[0] != conn.NodeID:
+		return nil, status.Error(codes.PermissionDenied, "the node id isn't the certificate's")
+	}
+	return conn, nil
+}
+
+// newServer is the gRPC server of this node.
+func (n *Node) newServer() *grpc.Server {
+	s := grpc.NewServer(append(port.ServerOptions(ordering.MaxMessage), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			if _, err := n.caller(ctx, info.FullMethod); err != nil {
+				return nil, err
+			}
+			return handler(ctx, req)
+		}),
+		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			if _, err := n.caller(ss.Context(), info.FullMethod); err != nil {
+				return err
+			}
+			return handler(srv, ss)
+		}))...)
+	wire.RegisterClusterServer(s, &service{n: n})
+	return s
+}
+
+// maxStreams limits the calls that one peer has open at once.
+const maxStreams = 256

@@ -8,6 +8,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	"conclave"
+	"conclave/cluster/disk"
+	"conclave/cluster/gossip"
+	"conclave/cluster/ordering"
 )
 
 // Methods that nodes call on the leader.
@@ -77,12 +80,12 @@ func (n *Node) State(ctx context.Context) (State, error) {
 
 // survey is State on the leader.
 func (n *Node) survey() State {
-	s := State{ClusterID: n.clusterID(), Leader: n.id.nodeID, Term: n.raft.CurrentTerm(), Healthy: true}
+	s := State{ClusterID: n.clusterID(), Leader: n.id.NodeID, Term: n.raft.CurrentTerm(), Healthy: true}
 	voters, healthy := 0, 0
 	for _, server := range n.servers() {
-		id := nodeOf(string(server.ID))
+		id := disk.NodeOf(string(server.ID))
 		x := Server{NodeID: id, ServerID: string(server.ID), Address: string(server.Address), Voter: server.Suffrage == raft.Voter}
-		if id == n.id.nodeID {
+		if id == n.id.NodeID {
 			x.Leader, x.Healthy, x.Ready, x.LastTerm, x.LastIndex, x.Version = true, true, n.ready.Load(), s.Term, n.raft.LastIndex(), n.config.Version
 		} else {
 			r, fresh := n.health.of(id)
@@ -108,22 +111,29 @@ func (n *Node) survey() State {
 // Progress tells how far this node is.
 func (n *Node) Progress() Progress {
 	first, _ := n.logs.FirstIndex()
-	p := Progress{ServerID: n.id.serverID(), Term: n.raft.CurrentTerm(), Commit: n.raft.CommitIndex(), Applied: n.fsm.Applied(),
-		Last: n.raft.LastIndex(), LastContact: n.raft.LastContact(), FirstLogged: first, BytesSinceSnapshot: n.logs.stored.Load(),
-		EntriesSinceSnapshot: n.logs.entries.Load(), Voter: n.votes(), Leader: n.IsLeader(), Ready: n.ready.Load()}
-	if l := n.roster.list(); l != nil {
-		p.Listed = l.Find(n.id.nodeID) != nil
+	bytes, entries := n.logs.Counted()
+	p := Progress{ServerID: n.id.ServerID(), Term: n.raft.CurrentTerm(), Commit: n.raft.CommitIndex(), Applied: n.fsm.Applied(),
+		Last: n.raft.LastIndex(), LastContact: n.raft.LastContact(), FirstLogged: first, BytesSinceSnapshot: bytes,
+		EntriesSinceSnapshot: entries, Voter: n.votes(), Leader: n.IsLeader(), Ready: n.ready.Load()}
+	if l := n.roster.List(); l != nil {
+		p.Listed = l.Find(n.id.NodeID) != nil
 	}
 	return p
 }
 
 // Stats are counts since the node started.
-func (n *Node) Stats() Stats { return n.stats.snapshot() }
+type Stats struct {
+	ordering.Stats
+	Stalls uint64 // times that this node stepped down because its state machine had stalled
+}
+
+// Stats are counts since the node started.
+func (n *Node) Stats() Stats { return Stats{n.sender.Stats(), n.stalls.Load()} }
 
 // Now is cluster time, the zero Time while this node doesn't know it. It runs by this node's monotonic clock from what
 // the leader said last, and is not bound to any entry: decide by the times of views, and show this.
 func (n *Node) Now() time.Time {
-	now, known := n.clock.now()
+	now, known := n.clock.Now()
 	if !known {
 		return time.Time{}
 	}
@@ -132,7 +142,7 @@ func (n *Node) Now() time.Time {
 
 // IsLeader reports whether this node orders: it leads, and has opened its term.
 func (n *Node) IsLeader() bool {
-	term, _ := n.order.openTerm()
+	term, _ := n.order.OpenTerm()
 	return term != 0
 }
 
@@ -150,7 +160,7 @@ func (n *Node) Leader() (Member, bool) {
 // Self is this node.
 func (n *Node) Self() Member {
 	for _, m := range n.Members() {
-		if m.NodeID == n.id.nodeID {
+		if m.NodeID == n.id.NodeID {
 			return m
 		}
 	}
@@ -164,13 +174,13 @@ func (n *Node) InQuorum() bool {
 	if n.IsLeader() {
 		return true
 	}
-	return n.leaderID() != "" && n.leaderID() != n.id.nodeID && time.Since(n.raft.LastContact()) < quorumContact
+	return n.leaderID() != "" && n.leaderID() != n.id.NodeID && time.Since(n.raft.LastContact()) < quorumContact
 }
 
 // SetReady says whether this node is unsealed. Leadership prefers nodes that are.
 func (n *Node) SetReady(ready bool) {
 	n.ready.Store(ready)
-	n.gossip.update(func(m *meta) { m.Ready = ready })
+	n.gossip.Update(func(m *gossip.Meta) { m.Ready = ready })
 }
 
 // callLeader calls a method of whoever leads.
@@ -196,7 +206,7 @@ func (n *Node) registerHandlers() {
 		return nil, n.TransferLeadership(ctx)
 	}))
 	n.Handle(callRemove, leads(func(ctx context.Context, _ Member, body []byte) ([]byte, error) {
-		if string(body) == n.id.nodeID {
+		if string(body) == n.id.NodeID {
 			return nil, conclave.Errorf(conclave.Precondition, "the leader hands over first: ask again")
 		}
 		return nil, n.RemovePeer(ctx, string(body))

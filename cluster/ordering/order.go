@@ -1,4 +1,6 @@
-package cluster
+// Package ordering brings transactions into the log, once each: senders on every node batch what is in flight and find
+// out what became of it, the leader's Order merges the batches into Raft entries and answers.
+package ordering
 
 import (
 	"context"
@@ -19,11 +21,14 @@ const (
 	maxTransaction = 8 << 20
 	maxBatch       = 512 << 10 // one entry or batch, unless a single transaction is longer
 	maxBatchCount  = 4096      // transactions of one entry or batch
-	maxPipeline    = 8
+	MaxPipeline    = 8
 	maxOrderBytes  = 64 << 20 // held by the leader for all nodes
 	maxUrgentBytes = 16 << 20 // beyond it, for the urgent lane
 	enqueueTimeout = 5 * time.Second
 )
+
+// MaxMessage limits a message of a stream: a batch with one transaction of the largest size, and what surrounds it.
+const MaxMessage = maxTransaction + 1<<20
 
 // priority says which lane a transaction takes.
 type priority int
@@ -53,20 +58,16 @@ type entry struct {
 	began   time.Time
 }
 
-// order is the leader's part of Commit: it merges the parcels of all nodes into Raft entries, keeps a few of those under
+// Order is the leader's part of Commit: it merges the parcels of all nodes into Raft entries, keeps a few of those under
 // way, and answers in the order of the log. It works while a term is open, else it answers NOT_LEADER.
-type order struct {
-	apply    func(data []byte, timeout time.Duration) raft.ApplyFuture
-	expect   func(batch fsm.ProposalID, txs []*fsm.Transaction) func()
-	check    func(data []byte) error
-	applied  func() uint64
-	stamp    func() int64
-	guard    func() error
-	stats    *stats
+type Order struct {
+	options  OrderOptions
+	stats    *counters
 	instance fsm.ProposalID // first half random
 	slots    chan struct{}  // one per entry under way
 	wake     chan struct{}
 	flying   chan *entry
+	batches  uint64 // made; used by Run alone
 
 	mu      sync.Mutex // guards what follows
 	term    uint64     // 0: not open
@@ -74,28 +75,39 @@ type order struct {
 	queues  [lanes][]*parcel
 	bytes   [lanes]int
 	streams map[string]uint64 // sender and lane → number of its newest stream
-	batches uint64
-	doubt   uint64    // newest term in which the fate of an entry stayed unknown
-	oldest  time.Time // when the entry that is to be answered next was proposed; zero if there is none
+	doubt   uint64            // newest term in which the fate of an entry stayed unknown
+	oldest  time.Time         // when the entry that is to be answered next was proposed; zero if there is none
 }
 
-func newOrder(pipeline int) *order {
-	o := &order{slots: make(chan struct{}, pipeline), wake: make(chan struct{}, 1), flying: make(chan *entry, maxPipeline),
-		opened: make(chan struct{}), streams: make(map[string]uint64)}
-	rand.Read(o.instance[:8])
-	return o
+// OrderOptions are what the leader's part needs.
+type OrderOptions struct {
+	Raft interface {
+		Apply(data []byte, timeout time.Duration) raft.ApplyFuture
+	}
+	FSM      *fsm.FSM
+	Stamp    func() int64 // cluster time for the next entry
+	Guard    func() error // refuses proposals while it returns an error
+	Pipeline int          // entries under way at once, 1 to MaxPipeline
 }
 
-// open starts a term.
-func (o *order) open(term uint64) {
+// NewOrder makes an order without an open term. Run and Finish must run for it to work.
+func NewOrder(o OrderOptions) *Order {
+	order := &Order{options: o, stats: new(counters), slots: make(chan struct{}, o.Pipeline), wake: make(chan struct{}, 1),
+		flying: make(chan *entry, MaxPipeline), opened: make(chan struct{}), streams: make(map[string]uint64)}
+	rand.Read(order.instance[:8])
+	return order
+}
+
+// Open starts a term.
+func (o *Order) Open(term uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.term = term
 	close(o.opened)
 }
 
-// shut ends the term; what waits is answered by run.
-func (o *order) shut() {
+// Shut ends the term; what waits is answered by Run.
+func (o *Order) Shut() {
 	o.mu.Lock()
 	if o.term != 0 {
 		o.term = 0
@@ -105,14 +117,14 @@ func (o *order) shut() {
 	o.rouse()
 }
 
-// openTerm is the term that is open, 0 if none is; opened is closed when one opens.
-func (o *order) openTerm() (term uint64, opened <-chan struct{}) {
+// OpenTerm is the term that is open, 0 if none is; opened is closed when one opens.
+func (o *Order) OpenTerm() (term uint64, opened <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.term, o.opened
 }
 
-func (o *order) rouse() {
+func (o *Order) rouse() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -120,7 +132,7 @@ func (o *order) rouse() {
 }
 
 // begin numbers a new stream of a sender and shuts the door to its older ones.
-func (o *order) begin(sender string) (stream uint64) {
+func (o *Order) begin(sender string) (stream uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.streams[sender]++ // senders are members and lanes: bounded
@@ -129,7 +141,7 @@ func (o *order) begin(sender string) (stream uint64) {
 
 // take queues a parcel that names the given term, or answers at once that it will not. A parcel of a sender's older
 // stream is never taken: its sender may be fencing.
-func (o *order) take(p *parcel, lane priority, term uint64, sender string, stream uint64) {
+func (o *Order) take(p *parcel, lane priority, term uint64, sender string, stream uint64) {
 	limit := maxOrderBytes
 	if lane == urgent {
 		limit = maxUrgentBytes
@@ -155,19 +167,19 @@ func (o *order) take(p *parcel, lane priority, term uint64, sender string, strea
 	o.rouse()
 }
 
-// run proposes until ctx ends. finish must run beside it.
-func (o *order) run(ctx context.Context) {
+// Run proposes until ctx ends. Finish must run beside it.
+func (o *Order) Run(ctx context.Context) {
 	defer close(o.flying)
 	for {
 		select {
 		case <-ctx.Done():
-			o.shut()
+			o.Shut()
 			o.refuse()
 			return
 		case <-o.wake:
 		}
 		for {
-			if term, _ := o.openTerm(); term == 0 {
+			if term, _ := o.OpenTerm(); term == 0 {
 				o.refuse()
 				break
 			}
@@ -177,7 +189,7 @@ func (o *order) run(ctx context.Context) {
 			select {
 			case o.slots <- struct{}{}:
 			case <-ctx.Done():
-				o.shut()
+				o.Shut()
 				o.refuse()
 				return
 			}
@@ -189,14 +201,14 @@ func (o *order) run(ctx context.Context) {
 	}
 }
 
-func (o *order) waiting() bool {
+func (o *Order) waiting() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.queues[usual])+len(o.queues[urgent]) > 0
 }
 
 // refuse answers everything that waits: there is no open term.
-func (o *order) refuse() {
+func (o *Order) refuse() {
 	o.mu.Lock()
 	var refused []*parcel
 	for lane := range o.queues {
@@ -213,7 +225,7 @@ func (o *order) refuse() {
 }
 
 // next takes the parcels of one entry from the first lane that has any. A fence is taken alone.
-func (o *order) next() (parcels []*parcel, lane priority, term uint64) {
+func (o *Order) next() (parcels []*parcel, lane priority, term uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	lane = urgent
@@ -243,7 +255,7 @@ func (o *order) next() (parcels []*parcel, lane priority, term uint64) {
 }
 
 // release gives bytes back to a lane's budget.
-func (o *order) release(lane priority, parcels ...*parcel) {
+func (o *Order) release(lane priority, parcels ...*parcel) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range parcels {
@@ -252,7 +264,7 @@ func (o *order) release(lane priority, parcels ...*parcel) {
 }
 
 // drop answers parcels that will not be proposed.
-func (o *order) drop(lane priority, status wire.Status, parcels ...*parcel) {
+func (o *Order) drop(lane priority, status wire.Status, parcels ...*parcel) {
 	o.release(lane, parcels...)
 	for _, p := range parcels {
 		p.answer(status, 0, nil)
@@ -260,7 +272,7 @@ func (o *order) drop(lane priority, status wire.Status, parcels ...*parcel) {
 }
 
 // propose makes an entry of the parcels and hands it to Raft. It reports whether an entry is under way.
-func (o *order) propose(parcels []*parcel, lane priority, term uint64) bool {
+func (o *Order) propose(parcels []*parcel, lane priority, term uint64) bool {
 	if len(parcels) == 0 {
 		return false
 	}
@@ -272,7 +284,7 @@ func (o *order) propose(parcels []*parcel, lane priority, term uint64) bool {
 		o.send(&entry{parcels: parcels, term: term, began: time.Now()})
 		return true
 	}
-	if err := o.guard(); err != nil {
+	if err := o.options.Guard(); err != nil {
 		o.drop(lane, wire.Status_FULL, parcels...)
 		return false
 	}
@@ -293,7 +305,7 @@ func (o *order) propose(parcels []*parcel, lane priority, term uint64) bool {
 		return false
 	}
 	txs := transactions(live)
-	e := &entry{parcels: live, forget: o.expect(batch, txs), term: term, began: now}
+	e := &entry{parcels: live, forget: o.options.FSM.Expect(batch, txs), term: term, began: now}
 	for _, p := range live { // the budget is given back when the entry is answered
 		answer := p.answer
 		p.answer = func(status wire.Status, index uint64, outcomes []fsm.Outcome) {
@@ -301,13 +313,13 @@ func (o *order) propose(parcels []*parcel, lane priority, term uint64) bool {
 			answer(status, index, outcomes)
 		}
 	}
-	e.future = o.apply(data, enqueueTimeout)
+	e.future = o.options.Raft.Apply(data, enqueueTimeout)
 	o.stats.proposed(len(txs), len(data))
 	o.send(e)
 	return true
 }
 
-func (o *order) send(e *entry) {
+func (o *Order) send(e *entry) {
 	o.mu.Lock()
 	if o.oldest.IsZero() {
 		o.oldest = e.began
@@ -318,13 +330,13 @@ func (o *order) send(e *entry) {
 
 // encode makes the entry's bytes and makes sure that Apply will read them. If it would not, the parcels to blame are
 // dropped: no entry that can't be applied is ever committed.
-func (o *order) encode(parcels []*parcel, lane priority, term uint64) (fsm.ProposalID, []byte, []*parcel) {
+func (o *Order) encode(parcels []*parcel, lane priority, term uint64) (fsm.ProposalID, []byte, []*parcel) {
 	for {
 		o.batches++
 		batch := o.instance
 		binary.BigEndian.PutUint64(batch[8:], o.batches)
-		data := fsm.EncodeBatch(nil, term, o.stamp(), batch, transactions(parcels))
-		if o.check(data) == nil {
+		data := fsm.EncodeBatch(nil, term, o.options.Stamp(), batch, transactions(parcels))
+		if fsm.CheckEntry(data) == nil {
 			return batch, data, parcels
 		}
 		if len(parcels) == 1 {
@@ -333,7 +345,7 @@ func (o *order) encode(parcels []*parcel, lane priority, term uint64) (fsm.Propo
 		}
 		sound := parcels[:0]
 		for _, p := range parcels {
-			if o.check(fsm.EncodeBatch(nil, term, 0, batch, p.txs)) == nil {
+			if fsm.CheckEntry(fsm.EncodeBatch(nil, term, 0, batch, p.txs)) == nil {
 				sound = append(sound, p)
 				continue
 			}
@@ -364,8 +376,8 @@ func transactions(parcels []*parcel) []*fsm.Transaction {
 	return txs
 }
 
-// finish answers entries as Raft finishes them, in order, until run has ended.
-func (o *order) finish() {
+// Finish answers entries as Raft finishes them, in order, until Run has ended.
+func (o *Order) Finish() {
 	for e := range o.flying {
 		if e.future == nil {
 			o.answerFence(e)
@@ -383,7 +395,7 @@ func (o *order) finish() {
 }
 
 // answerFence tells a bound of what came before, unless some of that may still be applied in a later term.
-func (o *order) answerFence(e *entry) {
+func (o *Order) answerFence(e *entry) {
 	o.mu.Lock()
 	doubt := o.doubt >= e.term
 	o.mu.Unlock()
@@ -391,11 +403,11 @@ func (o *order) answerFence(e *entry) {
 		e.parcels[0].answer(wire.Status_NOT_LEADER, 0, nil)
 		return
 	}
-	e.parcels[0].answer(wire.Status_FENCED, o.applied(), nil)
+	e.parcels[0].answer(wire.Status_FENCED, o.options.FSM.Applied(), nil)
 }
 
 // unsure answers an entry that may be applied later, or never.
-func (o *order) unsure(e *entry) {
+func (o *Order) unsure(e *entry) {
 	o.mu.Lock()
 	o.doubt = max(o.doubt, e.term)
 	o.mu.Unlock()
@@ -404,7 +416,7 @@ func (o *order) unsure(e *entry) {
 	}
 }
 
-func (o *order) answer(e *entry) {
+func (o *Order) answer(e *entry) {
 	err := e.future.Error()
 	e.forget()
 	// These alone prove that the entry never reached the log.
@@ -431,8 +443,8 @@ func (o *order) answer(e *entry) {
 	o.stats.committed(time.Since(e.began))
 }
 
-// stalledFor is how long the oldest entry has been under way, 0 if there is none.
-func (o *order) stalledFor(now time.Time) time.Duration {
+// StalledFor is how long the oldest entry has been under way, 0 if there is none.
+func (o *Order) StalledFor(now time.Time) time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.oldest.IsZero() {

@@ -1,4 +1,5 @@
-package cluster
+// Package port is a node's one TLS port, which Raft and gRPC share, and its connections to the other nodes.
+package port
 
 import (
 	"context"
@@ -9,17 +10,20 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"conclave/cluster/disk"
+	"conclave/cluster/roster"
 )
 
 // Limits of the cluster port.
 const (
 	dialTimeout       = 3 * time.Second
+	keepAlive         = 15 * time.Second
 	handshakeTimeout  = 5 * time.Second
 	maxHandshakes     = 64  // at once; more wait to be accepted
 	maxStrangers      = 16  // open connections of nodes that aren't members
@@ -31,15 +35,15 @@ const (
 	acceptBacklogSize = 16
 )
 
-// transport is the one TLS 1.3 port of a node. Raft and gRPC share it by ALPN. Both ends present a certificate; whose
+// Port is the one TLS 1.3 port of a node. Raft and gRPC share it by ALPN. Both ends present a certificate; whose
 // it is, the roster says. A node that is in no list gets a gRPC connection on which it may only introduce itself.
 //
 // A Raft connection starts with a preamble of its client, so that an id that isn't the certificate's is refused:
 //
 //	length (1) ‖ cluster id ‖ length (1) ‖ node id
-type transport struct {
-	id        *identity
-	roster    *roster
+type Port struct {
+	id        *disk.Identity
+	roster    *roster.Roster
 	clusterID func() string // "" while there is none
 	dial      func(ctx context.Context, address string) (net.Conn, error)
 	listener  net.Listener
@@ -49,52 +53,78 @@ type transport struct {
 	grpc      *queueListener
 	ctx       context.Context
 	cancel    context.CancelFunc
-	tasks     sync.WaitGroup // the accept loop and handshakes; ended by close
+	tasks     sync.WaitGroup // the accept loop and handshakes; ended by Close
 
 	mu    sync.Mutex // guards conns
-	conns map[*peerConn]struct{}
+	conns map[*Conn]struct{}
 }
 
-// peerConn is a connection whose other end is known by its certificate.
-type peerConn struct {
+// Conn is a connection whose other end is known by its certificate.
+type Conn struct {
 	*tls.Conn
-	owner    *transport
-	spki     [sha256.Size]byte
-	nodeID   string // "" for a stranger
+	SPKI     [sha256.Size]byte // of the other end's certificate
+	NodeID   string            // of the other end, "" for a stranger
+	owner    *Port
 	outgoing bool
 }
 
 // Close ends the connection and forgets it.
-func (c *peerConn) Close() error {
+func (c *Conn) Close() error {
 	c.owner.mu.Lock()
 	delete(c.owner.conns, c)
 	c.owner.mu.Unlock()
 	return c.Conn.Close()
 }
 
-var errClosed = errors.New("the node is shutting down")
+// ErrClosed is what a closed port gives.
+var ErrClosed = errors.New("the node is shutting down")
 
-func newTransport(id *identity, c *Config, r *roster, clusterID func() string) (*transport, error) {
-	listener, err := net.Listen("tcp", c.ClusterAddress)
+// Options say where the port is.
+type Options struct {
+	Address   string                                                      // to listen on, host:port
+	Advertise string                                                      // what peers dial; default: the address listened on
+	Dial      func(ctx context.Context, address string) (net.Conn, error) // default: TCP
+	ClusterID func() string                                               // "" while there is none
+	Logger    hclog.Logger
+}
+
+// Listen opens the port. It serves until Close.
+func Listen(id *disk.Identity, r *roster.Roster, o Options) (*Port, error) {
+	if o.Dial == nil {
+		dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
+		o.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", address)
+		}
+	}
+	listener, err := net.Listen("tcp", o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on cluster address: %w", err)
 	}
-	t := &transport{id: id, roster: r, clusterID: clusterID, dial: c.Dial, listener: listener, advertise: c.AdvertiseAddress,
-		logger: c.Logger.Named("transport"), conns: make(map[*peerConn]struct{})}
+	t := &Port{id: id, roster: r, clusterID: o.ClusterID, dial: o.Dial, listener: listener, advertise: o.Advertise,
+		logger: o.Logger.Named("transport"), conns: make(map[*Conn]struct{})}
 	if t.advertise == "" {
 		t.advertise = listener.Addr().String()
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	addr := advertised(t.advertise)
 	t.raft, t.grpc = newQueueListener(addr), newQueueListener(addr)
-	r.watch(t.cutOff)
+	r.Watch(t.cutOff)
 	t.tasks.Add(1)
 	go t.accept()
 	return t, nil
 }
 
-// close ends the port, all its connections, and its goroutines.
-func (t *transport) close() {
+// Advertised is what peers dial.
+func (t *Port) Advertised() string { return t.advertise }
+
+// GRPC listens for gRPC connections, whose other end may be a stranger.
+func (t *Port) GRPC() net.Listener { return t.grpc }
+
+// Raft is the stream layer for Raft, between members only.
+func (t *Port) Raft() raft.StreamLayer { return &streamLayer{t.raft, t} }
+
+// Close ends the port, all its connections, and its goroutines.
+func (t *Port) Close() {
 	t.cancel()
 	t.listener.Close()
 	t.raft.Close()
@@ -105,10 +135,10 @@ func (t *transport) close() {
 	t.tasks.Wait()
 }
 
-func (t *transport) open() []*peerConn {
+func (t *Port) open() []*Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	open := make([]*peerConn, 0, len(t.conns))
+	open := make([]*Conn, 0, len(t.conns))
 	for c := range t.conns {
 		open = append(open, c)
 	}
@@ -116,20 +146,20 @@ func (t *transport) open() []*peerConn {
 }
 
 // cutOff closes the connections of those whom a new list no longer has.
-func (t *transport) cutOff(now *trust) {
+func (t *Port) cutOff(now *roster.Trust) {
 	for _, c := range t.open() {
-		if _, listed := now.byKey[c.spki]; !listed && c.nodeID != "" {
-			t.logger.Warn("removed node cut off", "node", c.nodeID)
+		if c.NodeID != "" && !now.Has(c.SPKI) {
+			t.logger.Warn("removed node cut off", "node", c.NodeID)
 			c.NetConn().Close() // first, so that Close doesn't wait to say goodbye
 			c.Close()
 		}
 	}
 }
 
-func (t *transport) tlsConfig(protocols ...string) *tls.Config {
+func (t *Port) tlsConfig(protocols ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{t.id.cert},
+		Certificates: []tls.Certificate{t.id.Cert},
 		NextProtos:   protocols,
 		// Hybrids only: a recorded session stays closed to a later quantum computer.
 		CurvePreferences:       []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768},
@@ -140,28 +170,28 @@ func (t *transport) tlsConfig(protocols ...string) *tls.Config {
 }
 
 // verify finds out who the other end is. Strangers pass with an empty node id.
-func (t *transport) verify(s tls.ConnectionState) (spki [sha256.Size]byte, nodeID string, err error) {
+func (t *Port) verify(s tls.ConnectionState) (spki [sha256.Size]byte, nodeID string, err error) {
 	if len(s.PeerCertificates) == 0 {
 		return spki, "", errors.New("no certificate")
 	}
 	leaf := s.PeerCertificates[0]
 	spki = sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
-	if t.id.roots != nil {
+	if t.id.Roots != nil {
 		between := x509.NewCertPool()
 		for _, c := range s.PeerCertificates[1:] {
 			between.AddCert(c)
 		}
-		_, err := leaf.Verify(x509.VerifyOptions{Roots: t.id.roots, Intermediates: between,
+		_, err := leaf.Verify(x509.VerifyOptions{Roots: t.id.Roots, Intermediates: between,
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 		if err != nil {
 			return spki, "", errors.New("certificate isn't of the configured authority")
 		}
 	}
-	m, _ := t.roster.member(spki)
+	m, _ := t.roster.Member(spki)
 	return spki, m.NodeID, nil
 }
 
-func (t *transport) accept() {
+func (t *Port) accept() {
 	defer t.tasks.Done()
 	slots := make(chan struct{}, maxHandshakes)
 	for {
@@ -196,7 +226,7 @@ func (t *transport) accept() {
 }
 
 // receive shakes hands and hands the connection to whom it is for.
-func (t *transport) receive(conn net.Conn) error {
+func (t *Port) receive(conn net.Conn) error {
 	ctx, cancel := context.WithTimeout(t.ctx, handshakeTimeout)
 	defer cancel()
 	config := t.tlsConfig(protocolRaft, protocolGRPC)
@@ -216,7 +246,7 @@ func (t *transport) receive(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	peer := &peerConn{Conn: secure, owner: t, spki: spki, nodeID: nodeID}
+	peer := &Conn{Conn: secure, owner: t, SPKI: spki, NodeID: nodeID}
 	if err := t.admit(peer); err != nil {
 		return err
 	}
@@ -237,33 +267,33 @@ func (t *transport) receive(conn net.Conn) error {
 }
 
 // admit counts a new connection, and checks once more that it is listed, for the list may have changed meanwhile.
-func (t *transport) admit(c *peerConn) error {
+func (t *Port) admit(c *Conn) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	strangers := 0
 	for other := range t.conns {
-		if other.nodeID == "" && !other.outgoing {
+		if other.NodeID == "" && !other.outgoing {
 			strangers++
 		}
 	}
 	switch {
 	case t.ctx.Err() != nil:
-		return errClosed
-	case len(t.conns) >= maxConnections, c.nodeID == "" && !c.outgoing && strangers >= maxStrangers:
+		return ErrClosed
+	case len(t.conns) >= maxConnections, c.NodeID == "" && !c.outgoing && strangers >= maxStrangers:
 		return errors.New("too many connections")
 	}
 	t.conns[c] = struct{}{}
-	if c.nodeID == "" {
+	if c.NodeID == "" {
 		return nil
 	}
-	if _, listed := t.roster.member(c.spki); !listed {
+	if _, listed := t.roster.Member(c.SPKI); !listed {
 		delete(t.conns, c)
 		return errors.New("not a member any more")
 	}
 	return nil
 }
 
-func (t *transport) readPreamble(c *peerConn) error {
+func (t *Port) readPreamble(c *Conn) error {
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
 	var parts [2]string
 	for i, limit := range []int{32, 64} {
@@ -283,14 +313,19 @@ func (t *transport) readPreamble(c *peerConn) error {
 	if id := t.clusterID(); id == "" || parts[0] != id {
 		return errors.New("the peer is of another cluster")
 	}
-	if parts[1] != c.nodeID {
+	if parts[1] != c.NodeID {
 		return errors.New("the peer's node id isn't its certificate's")
 	}
 	return c.SetDeadline(time.Time{})
 }
 
+// Introduce opens a gRPC connection to whoever is there, who may be a stranger.
+func (t *Port) Introduce(ctx context.Context, address string) (*Conn, error) {
+	return t.connect(ctx, "", address, protocolGRPC)
+}
+
 // connect opens a connection to the node with that id; with an empty id, to whoever is there, who may be a stranger.
-func (t *transport) connect(ctx context.Context, nodeID, address, protocol string) (*peerConn, error) {
+func (t *Port) connect(ctx context.Context, nodeID, address, protocol string) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	conn, err := t.dial(ctx, address)
@@ -311,7 +346,7 @@ func (t *transport) connect(ctx context.Context, nodeID, address, protocol strin
 		return nil, err
 	}
 	spki, is, err := t.verify(secure.ConnectionState())
-	peer := &peerConn{Conn: secure, owner: t, spki: spki, nodeID: is, outgoing: true}
+	peer := &Conn{Conn: secure, owner: t, SPKI: spki, NodeID: is, outgoing: true}
 	if err == nil {
 		err = t.admit(peer)
 	}
@@ -321,84 +356,3 @@ func (t *transport) connect(ctx context.Context, nodeID, address, protocol strin
 	}
 	return peer, nil
 }
-
-// streamLayer is the Raft side of the port. Its addresses are "node id/host:port": the address provider makes them so,
-// and a connection to another node than the one meant is refused.
-type streamLayer struct {
-	*queueListener
-	t *transport
-}
-
-var _ raft.StreamLayer = (*streamLayer)(nil)
-
-// Dial opens a Raft connection.
-func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.t.ctx, timeout)
-	defer cancel()
-	nodeID, at, ok := strings.Cut(string(address), "/")
-	if !ok {
-		return nil, errors.New("the node to dial has no known address")
-	}
-	conn, err := s.t.connect(ctx, nodeID, at, protocolRaft)
-	if err != nil {
-		return nil, err
-	}
-	cluster, self := s.t.clusterID(), s.t.id.nodeID
-	preamble := make([]byte, 0, maxPreambleBytes)
-	preamble = append(append(preamble, byte(len(cluster))), cluster...)
-	preamble = append(append(preamble, byte(len(self))), self...)
-	if _, err := conn.Write(preamble); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
-// queueListener is a net.Listener fed with connections that were accepted elsewhere.
-type queueListener struct {
-	addr   net.Addr
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-// advertised is an address as peers are told it.
-type advertised string
-
-// Network is always tcp.
-func (advertised) Network() string { return "tcp" }
-
-// String is host:port.
-func (a advertised) String() string { return string(a) }
-
-func newQueueListener(addr net.Addr) *queueListener {
-	return &queueListener{addr: addr, conns: make(chan net.Conn, acceptBacklogSize), closed: make(chan struct{})}
-}
-
-func (l *queueListener) put(c net.Conn) error {
-	select {
-	case l.conns <- c:
-		return nil
-	case <-l.closed:
-		return errClosed
-	}
-}
-
-// Accept returns the next connection.
-func (l *queueListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close makes Accept return.
-func (l *queueListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-// Addr is what peers dial.
-func (l *queueListener) Addr() net.Addr { return l.addr }

@@ -1,8 +1,7 @@
-package cluster
+package ordering
 
 import (
 	"context"
-	"encoding/binary"
 	"sync"
 	"time"
 
@@ -58,7 +57,7 @@ type flight struct {
 
 // lane gathers the transactions of this node into batches and brings them to the leader.
 type lane struct {
-	n    *Node
+	s    *Sender
 	kind priority
 	wake chan struct{}
 
@@ -72,8 +71,8 @@ type lane struct {
 	newest   uint64 // highest term of any way
 }
 
-func newLane(n *Node, kind priority) *lane {
-	return &lane{n: n, kind: kind, wake: make(chan struct{}, 1)}
+func newLane(s *Sender, kind priority) *lane {
+	return &lane{s: s, kind: kind, wake: make(chan struct{}, 1)}
 }
 
 func (l *lane) rouse() {
@@ -127,10 +126,10 @@ func (l *lane) run(ctx context.Context) {
 		for l.due() {
 			w := l.route(ctx)
 			if w == nil {
-				_, opened := l.n.order.openTerm()
+				_, opened := l.s.options.Order.OpenTerm()
 				select {
 				case <-ctx.Done():
-				case <-l.n.leaderNews():
+				case <-l.s.options.News():
 				case <-opened:
 				case <-time.After(pause):
 				}
@@ -169,8 +168,8 @@ func (l *lane) route(ctx context.Context) *way {
 	l.mu.Lock()
 	current := l.way
 	l.mu.Unlock()
-	term, _ := l.n.order.openTerm()
-	leader := l.n.leaderID()
+	term, _ := l.s.options.Order.OpenTerm()
+	leader := l.s.options.Leader()
 	if current != nil && !current.isBroken() {
 		if current.stream == nil && current.term == term || current.stream != nil && current.leader == leader && term == 0 {
 			l.settle(current)
@@ -181,8 +180,8 @@ func (l *lane) route(ctx context.Context) *way {
 	var w *way
 	switch {
 	case term != 0:
-		w = &way{leader: l.n.id.nodeID, term: term, fenced: make(chan struct{}), flights: make(map[uint64]*flight)}
-	case leader == "" || leader == l.n.id.nodeID:
+		w = &way{leader: l.s.options.NodeID, term: term, fenced: make(chan struct{}), flights: make(map[uint64]*flight)}
+	case leader == "" || leader == l.s.options.NodeID:
 		return nil
 	default:
 		if w = l.connect(ctx, leader); w == nil {
@@ -262,13 +261,9 @@ func (l *lane) settle(w *way) {
 
 // connect opens a stream to the leader and waits for it to name its term.
 func (l *lane) connect(ctx context.Context, leader string) *way {
-	client, err := l.n.peers.client(leader)
-	if err != nil {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(l.n.outgoing(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	timer := time.AfterFunc(helloTimeout, cancel)
-	stream, err := client.Commit(laneHeader(ctx, l.kind))
+	stream, err := l.s.options.Stream(laneHeader(ctx, l.kind), leader)
 	var hello *wire.Answer
 	if err == nil {
 		hello, err = stream.Recv()
@@ -279,9 +274,9 @@ func (l *lane) connect(ctx context.Context, leader string) *way {
 	}
 	w := &way{leader: leader, term: hello.GetTerm(), stream: stream, cancel: cancel, fenced: make(chan struct{}),
 		flights: make(map[uint64]*flight), fences: make(map[uint64]func(wire.Status, uint64))}
-	l.n.tasks.Add(1)
+	l.s.tasks.Add(1)
 	go func() { // ends when the stream breaks, at the latest when ctx ends
-		defer l.n.tasks.Done()
+		defer l.s.tasks.Done()
 		l.receive(w)
 	}()
 	return w
@@ -328,16 +323,16 @@ func (l *lane) dispatch(w *way) {
 	for i, p := range f.proposals {
 		// A copy: the same transaction may be under way under an older id, and its owner may have left.
 		tx := *p.tx
-		tx.ID = l.n.nextID()
+		tx.ID = l.s.nextID()
 		txs[i] = &tx
-		p.waiter = l.n.fsm.Await(tx.ID, w.term)
+		p.waiter = l.s.options.FSM.Await(tx.ID, w.term)
 		if p.deadline.After(deadline) {
 			deadline = p.deadline
 		}
 	}
-	l.n.stats.sent(len(txs), w.stream != nil)
+	l.s.stats.sent(len(txs), w.stream != nil)
 	if w.stream == nil {
-		l.n.order.take(&parcel{txs: txs, bytes: bytes, deadline: deadline, answer: func(status wire.Status, _ uint64, outcomes []fsm.Outcome) {
+		l.s.options.Order.take(&parcel{txs: txs, bytes: bytes, deadline: deadline, answer: func(status wire.Status, _ uint64, outcomes []fsm.Outcome) {
 			l.land(w, f, status, outcomes)
 		}}, l.kind, w.term, "", 0)
 		return
@@ -450,48 +445,4 @@ func (w *way) expectFence(number uint64, done func(wire.Status, uint64)) bool {
 	}
 	w.fences[number] = done
 	return true
-}
-
-// answerOf is the wire form of outcomes.
-func answerOf(number uint64, status wire.Status, index uint64, outcomes []fsm.Outcome) *wire.Answer {
-	a := &wire.Answer{Number: number, Status: status, Index: index}
-	if len(outcomes) == 0 {
-		return a
-	}
-	a.Verdicts = make([]byte, len(outcomes))
-	a.Sequences = make([]uint64, len(outcomes))
-	for i, o := range outcomes {
-		a.Verdicts[i] = byte(o.Verdict)
-		a.Sequences[i] = o.Seq
-		if o.Write != 0 {
-			if a.Writes == nil {
-				a.Writes = make([]uint32, len(outcomes))
-			}
-			a.Writes[i] = uint32(o.Write)
-		}
-	}
-	return a
-}
-
-// outcomesOf reads them back. It reports whether they are those of count transactions.
-func outcomesOf(a *wire.Answer, count int) ([]fsm.Outcome, bool) {
-	v, s, w := a.GetVerdicts(), a.GetSequences(), a.GetWrites()
-	if len(v) != count || len(s) != count || len(w) != 0 && len(w) != count {
-		return nil, false
-	}
-	outcomes := make([]fsm.Outcome, count)
-	for i := range outcomes {
-		outcomes[i] = fsm.Outcome{Verdict: fsm.Verdict(v[i]), Index: a.GetIndex(), Seq: s[i]}
-		if w != nil {
-			outcomes[i].Write = int(w[i])
-		}
-	}
-	return outcomes, true
-}
-
-// nextID is a fresh proposal id: the instance of this process, and a counter.
-func (n *Node) nextID() fsm.ProposalID {
-	id := fsm.ProposalID(n.instance)
-	binary.BigEndian.PutUint64(id[8:], n.proposals.Add(1))
-	return id
 }

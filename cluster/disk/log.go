@@ -1,4 +1,4 @@
-package cluster
+package disk
 
 import (
 	"encoding/binary"
@@ -44,14 +44,14 @@ type innerLog interface {
 	Close() error
 }
 
-// logStore verifies every entry on its way in and out, keeps the newest in memory (replication reads the entry before
+// Log is Raft's log. It verifies every entry on its way in and out, keeps the newest in memory (replication reads the entry before
 // the next one each time), and counts bytes for the snapshot trigger.
-type logStore struct {
+type Log struct {
 	inner     innerLog
 	fatal     func(error)
 	monotonic bool
-	stored    atomic.Int64 // bytes since reset
-	entries   atomic.Int64 // entries since reset
+	stored    atomic.Int64 // bytes since ResetCount
+	entries   atomic.Int64 // entries since ResetCount
 
 	mu    sync.Mutex // guards what follows
 	cache []*raft.Log
@@ -60,12 +60,12 @@ type logStore struct {
 }
 
 var (
-	_ raft.LogStore          = (*logStore)(nil)
-	_ raft.MonotonicLogStore = (*logStore)(nil)
+	_ raft.LogStore          = (*Log)(nil)
+	_ raft.MonotonicLogStore = (*Log)(nil)
 )
 
-// openLog opens the log of the given kind ("wal" or "bolt") under dir.
-func openLog(dir, kind string, logger hclog.Logger, fatal func(error)) (*logStore, error) {
+// OpenLog opens the log of the given kind ("wal" or "bolt") under dir.
+func OpenLog(dir, kind string, logger hclog.Logger, fatal func(error)) (*Log, error) {
 	path := filepath.Join(dir, kind)
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
@@ -80,42 +80,39 @@ func openLog(dir, kind string, logger hclog.Logger, fatal func(error)) (*logStor
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
-	return newLogStore(inner, fatal), nil
+	return newLog(inner, fatal), nil
 }
 
-func newLogStore(inner innerLog, fatal func(error)) *logStore {
+func newLog(inner innerLog, fatal func(error)) *Log {
 	m, ok := inner.(raft.MonotonicLogStore)
-	return &logStore{inner: inner, fatal: fatal, monotonic: ok && m.IsMonotonic()}
+	return &Log{inner: inner, fatal: fatal, monotonic: ok && m.IsMonotonic()}
 }
 
 // IsMonotonic forwards what the inner store says: raft-wal must have no gaps.
-func (s *logStore) IsMonotonic() bool { return s.monotonic }
+func (s *Log) IsMonotonic() bool { return s.monotonic }
 
-// FirstIndex and LastIndex forward.
-func (s *logStore) FirstIndex() (uint64, error) { return s.inner.FirstIndex() }
+// FirstIndex is the oldest entry's index, 0 if there is none.
+func (s *Log) FirstIndex() (uint64, error) { return s.inner.FirstIndex() }
 
 // LastIndex is the newest entry's index, 0 if there is none.
-func (s *logStore) LastIndex() (uint64, error) { return s.inner.LastIndex() }
+func (s *Log) LastIndex() (uint64, error) { return s.inner.LastIndex() }
 
 // GetLog reads and verifies an entry.
-func (s *logStore) GetLog(index uint64, log *raft.Log) error {
+func (s *Log) GetLog(index uint64, log *raft.Log) error {
 	if s.cached(index, log) {
 		return nil
 	}
 	if err := s.inner.GetLog(index, log); err != nil {
 		return err
 	}
-	if err := verifyEntry(log); err != nil {
-		return err
-	}
-	return nil
+	return verifyEntry(log)
 }
 
 // StoreLog stores one entry; see StoreLogs.
-func (s *logStore) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log}) }
+func (s *Log) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log}) }
 
 // StoreLogs seals the entries that this node made, verifies the others, and stores them durably.
-func (s *logStore) StoreLogs(logs []*raft.Log) error {
+func (s *Log) StoreLogs(logs []*raft.Log) error {
 	size := 0
 	for _, l := range logs {
 		if len(l.Extensions) == 0 {
@@ -137,7 +134,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 }
 
 // DeleteRange forwards, and forgets what it remembered.
-func (s *logStore) DeleteRange(low, high uint64) error {
+func (s *Log) DeleteRange(low, high uint64) error {
 	s.mu.Lock()
 	if n := len(s.cache); n > 0 && low <= s.first+uint64(n)-1 && high >= s.first {
 		s.cache, s.bytes = nil, 0
@@ -147,14 +144,18 @@ func (s *logStore) DeleteRange(low, high uint64) error {
 }
 
 // Close closes the inner store.
-func (s *logStore) Close() error { return s.inner.Close() }
+func (s *Log) Close() error { return s.inner.Close() }
 
-// resetCount returns bytes and entries stored since the last call.
-func (s *logStore) resetCount() (bytes, entries int64) {
-	return s.stored.Swap(0), s.entries.Swap(0)
+// Counted returns bytes and entries stored since ResetCount.
+func (s *Log) Counted() (bytes, entries int64) { return s.stored.Load(), s.entries.Load() }
+
+// ResetCount starts counting anew: a snapshot was taken.
+func (s *Log) ResetCount() {
+	s.stored.Store(0)
+	s.entries.Store(0)
 }
 
-func (s *logStore) cached(index uint64, log *raft.Log) bool {
+func (s *Log) cached(index uint64, log *raft.Log) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.cache) == 0 || index < s.first || index-s.first >= uint64(len(s.cache)) {
@@ -164,7 +165,7 @@ func (s *logStore) cached(index uint64, log *raft.Log) bool {
 	return true
 }
 
-func (s *logStore) remember(logs []*raft.Log) {
+func (s *Log) remember(logs []*raft.Log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range logs {

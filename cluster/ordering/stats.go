@@ -1,4 +1,4 @@
-package cluster
+package ordering
 
 import (
 	"math/bits"
@@ -27,7 +27,6 @@ type Stats struct {
 	Batches   uint64 // sent by this node
 	Forwarded uint64 // of those, to another node
 	Entries   uint64 // proposed by this node as leader
-	Stalls    uint64 // times that this node stepped down because its state machine stalled
 	// CommitTime is the time from Commit to its verdict; EntryTime from proposal to answer, on the leader.
 	CommitTime, EntryTime Histogram
 	// BatchCount and EntryCount are transactions per batch and entry; EntryBytes is bytes per entry.
@@ -80,16 +79,16 @@ func (h *histogram) snapshot() (s Histogram) {
 	return s
 }
 
-// stats counts without locks.
-type stats struct {
-	commits, conflicts, failed, resends, doubts, batches, forwarded, entries, stalls atomic.Uint64
+// counters count without locks.
+type counters struct {
+	commits, conflicts, failed, resends, doubts, batches, forwarded, entries atomic.Uint64
 
 	commitTime, entryTime, batchCount, entryCount, entryBytes histogram
 }
 
 func micros(d time.Duration) uint64 { return uint64(max(d, 0) / time.Microsecond) }
 
-func (s *stats) answered(v fsm.Verdict, err error, took time.Duration) {
+func (s *counters) answered(v fsm.Verdict, err error, took time.Duration) {
 	if err != nil {
 		s.failed.Add(1)
 		return
@@ -101,11 +100,11 @@ func (s *stats) answered(v fsm.Verdict, err error, took time.Duration) {
 	s.commitTime.add(micros(took))
 }
 
-func (s *stats) resent() { s.resends.Add(1) }
+func (s *counters) resent() { s.resends.Add(1) }
 
-func (s *stats) unsure() { s.doubts.Add(1) }
+func (s *counters) unsure() { s.doubts.Add(1) }
 
-func (s *stats) sent(count int, forwarded bool) {
+func (s *counters) sent(count int, forwarded bool) {
 	s.batches.Add(1)
 	if forwarded {
 		s.forwarded.Add(1)
@@ -113,19 +112,19 @@ func (s *stats) sent(count int, forwarded bool) {
 	s.batchCount.add(uint64(count))
 }
 
-func (s *stats) proposed(count, bytes int) {
+func (s *counters) proposed(count, bytes int) {
 	s.entries.Add(1)
 	s.entryCount.add(uint64(count))
 	s.entryBytes.add(uint64(bytes))
 }
 
-func (s *stats) committed(took time.Duration) { s.entryTime.add(micros(took)) }
+func (s *counters) committed(took time.Duration) { s.entryTime.add(micros(took)) }
 
-func (s *stats) snapshot() Stats {
+func (s *counters) snapshot() Stats {
 	return Stats{
 		Commits: s.commits.Load(), Conflicts: s.conflicts.Load(), Failed: s.failed.Load(), Resent: s.resends.Load(),
 		Unsure: s.doubts.Load(), Batches: s.batches.Load(), Forwarded: s.forwarded.Load(), Entries: s.entries.Load(),
-		Stalls: s.stalls.Load(), CommitTime: s.commitTime.snapshot(), EntryTime: s.entryTime.snapshot(),
+		CommitTime: s.commitTime.snapshot(), EntryTime: s.entryTime.snapshot(),
 		BatchCount: s.batchCount.snapshot(), EntryCount: s.entryCount.snapshot(), EntryBytes: s.entryBytes.snapshot(),
 	}
 }

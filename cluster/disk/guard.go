@@ -1,4 +1,4 @@
-package cluster
+package disk
 
 import (
 	"fmt"
@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits of the disk guard.
+// Limits of the guard.
 const (
 	defaultReserve  = 64 << 20
 	reserveFraction = 50 // 2 %
 	guardInterval   = 250 * time.Millisecond
 )
 
-// guard watches the free space of the data directory's file system, so that proposals are refused before a write fails.
-type guard struct {
+// Guard watches the free space of the data directory's file system, so that proposals are refused before a write fails.
+type Guard struct {
 	dir     string
 	reserve uint64 // bytes; 0: the default
 	free    func(dir string) (free, size uint64, err error)
@@ -28,12 +28,13 @@ type guard struct {
 	low     error
 }
 
-func newGuard(dir string, reserve uint64, now func() time.Duration) *guard {
-	return &guard{dir: dir, reserve: reserve, free: statfs, now: now}
+// NewGuard watches dir. A reserve of 0 bytes means the default: 64 MiB or 2 % of the file system, whichever is less.
+func NewGuard(dir string, reserve uint64, now func() time.Duration) *Guard {
+	return &Guard{dir: dir, reserve: reserve, free: statfs, now: now}
 }
 
-// check returns an error if the reserve is reached. It asks the file system at most every 250 ms.
-func (g *guard) check() error {
+// Check returns an error if the reserve is reached. It asks the file system at most every 250 ms.
+func (g *Guard) Check() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()

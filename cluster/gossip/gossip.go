@@ -1,4 +1,5 @@
-package cluster
+// Package gossip finds the nodes of a cluster. What it says is not trusted: it only tells where to ask.
+package gossip
 
 import (
 	"crypto/hkdf"
@@ -14,17 +15,20 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/memberlist"
+
+	"conclave/cluster/disk"
+	"conclave/cluster/roster"
 )
 
 // Limits of gossip.
 const (
 	gossipLeaveTimeout  = time.Second
 	gossipUpdateTimeout = 2 * time.Second
-	maxGossiped         = 4 * maxNodes
+	maxGossiped         = 4 * roster.MaxMembers
 )
 
-// meta is what a node tells about itself, as JSON. Nothing in it is trusted: it says where to ask.
-type meta struct {
+// Meta is what a node tells about itself, as JSON. Nothing in it is trusted: it says where to ask.
+type Meta struct {
 	Cluster string `json:"c,omitempty"` // cluster id, "" while it has none
 	Address string `json:"a"`
 	API     string `json:"p,omitempty"`
@@ -32,34 +36,43 @@ type meta struct {
 	Version string `json:"v,omitempty"`
 }
 
-// gossip finds the other nodes. Its packets are encrypted with a key that comes from the cluster secret.
-type gossip struct {
+// Options say who gossips, where.
+type Options struct {
+	NodeID  string
+	Address string // to listen on, host:port; empty: gossip is off
+	Secret  []byte // the cluster secret
+	Logger  hclog.Logger
+	OnNews  func() // called when a node comes, goes or changes; it must not block
+}
+
+// Gossip finds the other nodes. Its packets are encrypted with a key that comes from the cluster secret.
+type Gossip struct {
 	list   *memberlist.Memberlist
 	nodeID string
 	onNews func() // called when a node comes, goes or changes
 	logger hclog.Logger
 
 	mu   sync.Mutex // guards what follows
-	self meta
-	seen map[string]meta // node id → what it says
+	self Meta
+	seen map[string]Meta // node id → what it says
 }
 
 var (
-	_ memberlist.Delegate      = (*gossip)(nil)
-	_ memberlist.EventDelegate = (*gossip)(nil)
+	_ memberlist.Delegate      = (*Gossip)(nil)
+	_ memberlist.EventDelegate = (*Gossip)(nil)
 )
 
-// startGossip listens and joins. It returns nil if gossip is switched off.
-func startGossip(c *Config, nodeID string, self meta, onNews func()) (*gossip, error) {
-	g := &gossip{nodeID: nodeID, self: self, seen: make(map[string]meta), onNews: onNews, logger: c.Logger.Named("gossip")}
-	if c.GossipAddress == "" {
+// Start listens.
+func Start(o Options, self Meta) (*Gossip, error) {
+	g := &Gossip{nodeID: o.NodeID, self: self, seen: make(map[string]Meta), onNews: o.OnNews, logger: o.Logger.Named("gossip")}
+	if o.Address == "" {
 		return g, nil
 	}
-	key, err := hkdf.Key(sha256.New, c.Secret, nil, "conclave gossip v1", 32)
+	key, err := hkdf.Key(sha256.New, o.Secret, nil, "conclave gossip v1", 32)
 	if err != nil {
 		return nil, err
 	}
-	host, portText, err := net.SplitHostPort(c.GossipAddress)
+	host, portText, err := net.SplitHostPort(o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("gossip address: %w", err)
 	}
@@ -68,12 +81,12 @@ func startGossip(c *Config, nodeID string, self meta, onNews func()) (*gossip, e
 		return nil, fmt.Errorf("gossip address: %w", err)
 	}
 	config := memberlist.DefaultLANConfig()
-	config.Name, config.BindAddr, config.BindPort, config.AdvertisePort = nodeID, host, int(port), int(port)
+	config.Name, config.BindAddr, config.BindPort, config.AdvertisePort = o.NodeID, host, int(port), int(port)
 	config.SecretKey, config.Label = key, "conclave"
 	config.GossipVerifyIncoming, config.GossipVerifyOutgoing = true, true
 	config.Delegate, config.Events = g, g
 	config.Logger = log.New(g.logger.StandardWriter(&hclog.StandardLoggerOptions{InferLevels: true}), "", 0)
-	if !c.Logger.IsError() {
+	if !o.Logger.IsError() {
 		config.Logger = log.New(io.Discard, "", 0)
 	}
 	g.list, err = memberlist.Create(config)
@@ -83,8 +96,8 @@ func startGossip(c *Config, nodeID string, self meta, onNews func()) (*gossip, e
 	return g, nil
 }
 
-// join contacts the given addresses and returns how many answered.
-func (g *gossip) join(addresses []string) int {
+// Join contacts the given addresses and returns how many answered.
+func (g *Gossip) Join(addresses []string) int {
 	if g.list == nil || len(addresses) == 0 {
 		return 0
 	}
@@ -95,16 +108,16 @@ func (g *gossip) join(addresses []string) int {
 	return n
 }
 
-// address is where this node's gossip listens, "" if it is off.
-func (g *gossip) address() string {
+// Address is where this node's gossip listens, "" if it is off.
+func (g *Gossip) Address() string {
 	if g.list == nil {
 		return ""
 	}
 	return g.list.LocalNode().Address()
 }
 
-// update changes what this node says about itself.
-func (g *gossip) update(change func(*meta)) {
+// Update changes what this node says about itself.
+func (g *Gossip) Update(change func(*Meta)) {
 	g.mu.Lock()
 	before := g.self
 	change(&g.self)
@@ -117,26 +130,27 @@ func (g *gossip) update(change func(*meta)) {
 	}
 }
 
-// peers returns what the other nodes say, by node id.
-func (g *gossip) peers() map[string]meta {
+// Peers returns what the other nodes say, by node id.
+func (g *Gossip) Peers() map[string]Meta {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	peers := make(map[string]meta, len(g.seen))
+	peers := make(map[string]Meta, len(g.seen))
 	for id, m := range g.seen {
 		peers[id] = m
 	}
 	return peers
 }
 
-func (g *gossip) peer(nodeID string) (meta, bool) {
+// Peer is what one other node says.
+func (g *Gossip) Peer(nodeID string) (Meta, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	m, ok := g.seen[nodeID]
 	return m, ok
 }
 
-// close leaves, so that peers don't have to find out, and stops.
-func (g *gossip) close() {
+// Close leaves, so that peers don't have to find out, and stops.
+func (g *Gossip) Close() {
 	if g.list == nil {
 		return
 	}
@@ -149,7 +163,7 @@ func (g *gossip) close() {
 }
 
 // NodeMeta is what memberlist spreads.
-func (g *gossip) NodeMeta(limit int) []byte {
+func (g *Gossip) NodeMeta(limit int) []byte {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b, err := json.Marshal(g.self)
@@ -161,27 +175,27 @@ func (g *gossip) NodeMeta(limit int) []byte {
 }
 
 // decodeMeta reads what another node says.
-func decodeMeta(b []byte) (meta, error) {
-	var m meta
+func decodeMeta(b []byte) (Meta, error) {
+	var m Meta
 	if len(b) > memberlist.MetaMaxSize {
 		return m, fmt.Errorf("longer than %d bytes", memberlist.MetaMaxSize)
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return meta{}, err
+		return Meta{}, err
 	}
-	if m.Address == "" || m.Cluster != "" && !validClusterID(m.Cluster) {
-		return meta{}, fmt.Errorf("no address or a bad cluster id")
+	if m.Address == "" || m.Cluster != "" && !disk.ValidClusterID(m.Cluster) {
+		return Meta{}, fmt.Errorf("no address or a bad cluster id")
 	}
 	return m, nil
 }
 
 // NotifyJoin notes a node that came.
-func (g *gossip) NotifyJoin(n *memberlist.Node) { g.note(n) }
+func (g *Gossip) NotifyJoin(n *memberlist.Node) { g.note(n) }
 
 // NotifyUpdate notes a node that says something else now.
-func (g *gossip) NotifyUpdate(n *memberlist.Node) { g.note(n) }
+func (g *Gossip) NotifyUpdate(n *memberlist.Node) { g.note(n) }
 
-func (g *gossip) note(n *memberlist.Node) {
+func (g *Gossip) note(n *memberlist.Node) {
 	if n.Name == g.nodeID {
 		return
 	}
@@ -199,7 +213,7 @@ func (g *gossip) note(n *memberlist.Node) {
 }
 
 // NotifyLeave forgets a node that went.
-func (g *gossip) NotifyLeave(n *memberlist.Node) {
+func (g *Gossip) NotifyLeave(n *memberlist.Node) {
 	g.mu.Lock()
 	delete(g.seen, n.Name)
 	g.mu.Unlock()
@@ -207,13 +221,13 @@ func (g *gossip) NotifyLeave(n *memberlist.Node) {
 }
 
 // NotifyMsg ignores user messages: there are none.
-func (*gossip) NotifyMsg([]byte) {}
+func (*Gossip) NotifyMsg([]byte) {}
 
 // GetBroadcasts has nothing to send.
-func (*gossip) GetBroadcasts(int, int) [][]byte { return nil }
+func (*Gossip) GetBroadcasts(int, int) [][]byte { return nil }
 
 // LocalState has nothing to exchange.
-func (*gossip) LocalState(bool) []byte { return nil }
+func (*Gossip) LocalState(bool) []byte { return nil }
 
 // MergeRemoteState ignores what is exchanged.
-func (*gossip) MergeRemoteState([]byte, bool) {}
+func (*Gossip) MergeRemoteState([]byte, bool) {}

@@ -1,4 +1,5 @@
-package cluster
+// Package roster is who belongs to the cluster: the numbered, signed list of members, and what a node has pinned of it.
+package roster
 
 import (
 	"bytes"
@@ -8,17 +9,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
-	"conclave/fsm"
+	"conclave/cluster/disk"
 )
 
-// membersKey is where the list of members is in the replicated state: readable while sealed.
-const membersKey = fsm.Key("pmembers")
+// MaxMembers limits the members of one cluster.
+const MaxMembers = 64
 
-// maxListBytes limits an encoded list.
-const maxListBytes = 128 << 10
+// MaxBytes limits an encoded list.
+const MaxBytes = 128 << 10
+
+var nodeIDPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+
+// ValidNodeID reports whether id is 1 to 64 of a-z, 0-9, '.', '_' and '-', and starts with a letter or digit.
+func ValidNodeID(id string) bool { return nodeIDPattern.MatchString(id) }
 
 // Member is one node of the cluster.
 type Member struct {
@@ -61,19 +68,20 @@ func (l *List) Find(nodeID string) *Member {
 	return &l.Members[i]
 }
 
-// successor is a copy with the next number and without a signature, to be changed.
-func (l *List) successor() *List {
+// Successor is a copy with the next number and without a signature, to be changed.
+func (l *List) Successor() *List {
 	return &List{Number: l.Number + 1, ClusterID: l.ClusterID, Members: slices.Clone(l.Members), ClusterKey: l.ClusterKey}
 }
 
-// put adds or replaces a member and keeps the order.
-func (l *List) put(m Member) {
-	l.drop(m.NodeID)
+// Put adds or replaces a member and keeps the order.
+func (l *List) Put(m Member) {
+	l.Drop(m.NodeID)
 	l.Members = append(l.Members, m)
 	slices.SortFunc(l.Members, func(a, b Member) int { return strings.Compare(a.NodeID, b.NodeID) })
 }
 
-func (l *List) drop(nodeID string) {
+// Drop takes a member off.
+func (l *List) Drop(nodeID string) {
 	l.Members = slices.DeleteFunc(l.Members, func(m Member) bool { return m.NodeID == nodeID })
 }
 
@@ -99,8 +107,8 @@ func (l *List) message() []byte {
 	return b
 }
 
-// sign sets key and signature.
-func (l *List) sign(public ed25519.PublicKey, sign func([]byte) []byte) error {
+// Sign sets key and signature.
+func (l *List) Sign(public ed25519.PublicKey, sign func([]byte) []byte) error {
 	l.ClusterKey = bytes.Clone(public)
 	l.Signature = sign(l.message())
 	return l.check()
@@ -111,20 +119,20 @@ func (l *List) check() error {
 	switch {
 	case l.Number == 0:
 		return errors.New("list of members has no number")
-	case !validClusterID(l.ClusterID):
+	case !disk.ValidClusterID(l.ClusterID):
 		return errors.New("list of members has no cluster id")
-	case len(l.Members) == 0 || len(l.Members) > maxNodes:
-		return fmt.Errorf("list of members has %d entries, 1 to %d are allowed", len(l.Members), maxNodes)
+	case len(l.Members) == 0 || len(l.Members) > MaxMembers:
+		return fmt.Errorf("list of members has %d entries, 1 to %d are allowed", len(l.Members), MaxMembers)
 	}
 	for i, m := range l.Members {
 		switch {
-		case !nodeIDPattern.MatchString(m.NodeID):
+		case !ValidNodeID(m.NodeID):
 			return errors.New("list of members has a bad node id")
 		case i > 0 && l.Members[i-1].NodeID >= m.NodeID:
 			return errors.New("list of members isn't sorted")
 		case len(m.TLSPublic) != sha256.Size || len(m.HPKEPublic) > maxPublicKey || len(m.AuditPublic) > maxPublicKey:
 			return fmt.Errorf("list of members has bad keys for %s", m.NodeID)
-		case len(m.Address) > maxAddress || len(m.ServerID) > maxAddress:
+		case len(m.Address) > MaxAddress || len(m.ServerID) > MaxAddress:
 			return fmt.Errorf("list of members has a bad address for %s", m.NodeID)
 		}
 	}
@@ -143,7 +151,7 @@ func (l *List) check() error {
 // Limits of a member's fields in bytes.
 const (
 	maxPublicKey = 4 << 10 // post-quantum keys are long
-	maxAddress   = 256
+	MaxAddress   = 256
 )
 
 // Encode gives the stored form: JSON.
@@ -152,16 +160,16 @@ func (l *List) Encode() ([]byte, error) {
 		return nil, err
 	}
 	b, err := json.Marshal(l)
-	if err == nil && len(b) > maxListBytes {
+	if err == nil && len(b) > MaxBytes {
 		err = errors.New("list of members is too long")
 	}
 	return b, err
 }
 
-// DecodeList parses and verifies a stored list, its signature included if it has one. Whether that is by the right key
+// Decode parses and verifies a stored list, its signature included if it has one. Whether that is by the right key
 // is for the roster to say.
-func DecodeList(b []byte) (*List, error) {
-	if len(b) > maxListBytes {
+func Decode(b []byte) (*List, error) {
+	if len(b) > MaxBytes {
 		return nil, errors.New("list of members is too long")
 	}
 	l := new(List)

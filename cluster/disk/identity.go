@@ -1,4 +1,6 @@
-package cluster
+// Package disk is a node's data directory: who the node is, which cluster it belongs to, Raft's log with checksums, and
+// how much room is left.
+package disk
 
 import (
 	"bytes"
@@ -24,83 +26,92 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// identity is who a node is: files of the data directory, made once.
+// Options say where a node's files are.
+type Options struct {
+	Dir    string
+	NodeID string // default: chosen once
+	// CertificateFile, KeyFile and CAFile are of an authority; empty: self-signed.
+	CertificateFile, KeyFile, CAFile string
+}
+
+// Identity is who a node is: files of the data directory, made once.
 //
 //	lock          locked by the process that has the directory open
 //	node-id       the name, if none is configured
 //	raft/disk-id  random; a new one means that the log may have forgotten something
 //	node.pem      self-signed certificate and private key, 0600
-//	cluster.json  the cluster it belongs to; see origin
-type identity struct {
-	nodeID   string
+//	cluster.json  the cluster it belongs to; see Origin
+type Identity struct {
+	NodeID   string
+	RaftDir  string // log and stable store
+	Cert     tls.Certificate
+	SPKI     [sha256.Size]byte // SHA-256 of the certificate's SubjectPublicKeyInfo
+	Roots    *x509.CertPool    // nil unless certificates of an authority are used
 	diskID   string
-	raftDir  string
-	cert     tls.Certificate
-	spki     [sha256.Size]byte
-	roots    *x509.CertPool // nil unless certificates of an authority are used
 	lockFile *os.File
 }
 
-// serverID is the Raft server id: it changes with the disk, so that a log which forgot can't vote under its old name.
-func (id *identity) serverID() string { return id.nodeID + "-" + id.diskID }
+// ServerID is the Raft server id: it changes with the disk, so that a log which forgot can't vote under its old name.
+func (id *Identity) ServerID() string { return id.NodeID + "-" + id.diskID }
 
-// nodeOf is the node id in a server id.
-func nodeOf(serverID string) string {
+// NodeOf is the node id in a server id.
+func NodeOf(serverID string) string {
 	if i := strings.LastIndexByte(serverID, '-'); i >= 0 {
 		return serverID[:i]
 	}
 	return serverID
 }
 
-// openIdentity locks the data directory and reads or makes the node's identity.
-func openIdentity(c *Config) (_ *identity, err error) {
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+// Open locks the data directory and reads or makes the node's identity.
+func Open(o *Options) (_ *Identity, err error) {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	id := &identity{nodeID: c.NodeID}
-	if id.lockFile, err = lockDir(c.DataDir); err != nil {
+	id := &Identity{NodeID: o.NodeID}
+	if id.lockFile, err = lockDir(o.Dir); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			id.close()
+			id.Close()
 		}
 	}()
-	if id.nodeID == "" {
-		if id.nodeID, err = keptID(filepath.Join(c.DataDir, "node-id"), 8); err != nil {
+	if id.NodeID == "" {
+		if id.NodeID, err = keptID(filepath.Join(o.Dir, "node-id"), 8); err != nil {
 			return nil, err
 		}
 	}
-	id.raftDir = filepath.Join(c.DataDir, "raft")
-	if err := os.MkdirAll(id.raftDir, 0o700); err != nil {
+	id.RaftDir = filepath.Join(o.Dir, "raft")
+	if err := os.MkdirAll(id.RaftDir, 0o700); err != nil {
 		return nil, err
 	}
 	if id.diskID, err = keptID(id.diskFile(), 8); err != nil {
 		return nil, err
 	}
-	if c.CertificateFile != "" {
-		err = id.loadFiles(c)
+	if o.CertificateFile != "" {
+		err = id.loadFiles(o)
 	} else {
-		err = id.loadOwn(filepath.Join(c.DataDir, "node.pem"))
+		err = id.loadOwn(filepath.Join(o.Dir, "node.pem"))
 	}
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := x509.ParseCertificate(id.cert.Certificate[0])
+	leaf, err := x509.ParseCertificate(id.Cert.Certificate[0])
 	if err != nil {
 		return nil, fmt.Errorf("parse node certificate: %w", err)
 	}
-	id.cert.Leaf = leaf
-	id.spki = sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	id.Cert.Leaf = leaf
+	id.SPKI = sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	return id, nil
 }
 
-func (id *identity) close() { id.lockFile.Close() }
+// Close unlocks the data directory.
+func (id *Identity) Close() { id.lockFile.Close() }
 
-func (id *identity) diskFile() string { return filepath.Join(id.raftDir, "disk-id") }
+func (id *Identity) diskFile() string { return filepath.Join(id.RaftDir, "disk-id") }
 
-// renameDisk chooses a new disk id.
-func (id *identity) renameDisk() (err error) {
+// RenameDisk chooses a new disk id.
+func (id *Identity) RenameDisk() (err error) {
 	if err := os.Remove(id.diskFile()); err != nil {
 		return err
 	}
@@ -136,11 +147,11 @@ func keptID(path string, n int) (string, error) {
 	raw := make([]byte, n)
 	rand.Read(raw)
 	id := hex.EncodeToString(raw)
-	return id, writeFile(path, []byte(id+"\n"))
+	return id, WriteFile(path, []byte(id+"\n"))
 }
 
-// writeFile replaces a file durably: it is there whole, or as it was.
-func writeFile(path string, data []byte) error {
+// WriteFile replaces a file durably: it is there whole, or as it was.
+func WriteFile(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-") // 0600
 	if err != nil {
 		return err
@@ -162,33 +173,33 @@ func writeFile(path string, data []byte) error {
 }
 
 // loadFiles uses certificates of an authority.
-func (id *identity) loadFiles(c *Config) (err error) {
-	if id.cert, err = tls.LoadX509KeyPair(c.CertificateFile, c.KeyFile); err != nil {
+func (id *Identity) loadFiles(o *Options) (err error) {
+	if id.Cert, err = tls.LoadX509KeyPair(o.CertificateFile, o.KeyFile); err != nil {
 		return fmt.Errorf("load node certificate: %w", err)
 	}
-	ca, err := os.ReadFile(c.CAFile)
+	ca, err := os.ReadFile(o.CAFile)
 	if err != nil {
 		return fmt.Errorf("load certificate authority: %w", err)
 	}
-	id.roots = x509.NewCertPool()
-	if !id.roots.AppendCertsFromPEM(ca) {
-		return fmt.Errorf("load certificate authority: no certificate in %s", c.CAFile)
+	id.Roots = x509.NewCertPool()
+	if !id.Roots.AppendCertsFromPEM(ca) {
+		return fmt.Errorf("load certificate authority: no certificate in %s", o.CAFile)
 	}
 	return nil
 }
 
 // loadOwn reads the self-signed certificate, or makes it. Its names and dates mean nothing: peers compare its key.
-func (id *identity) loadOwn(path string) error {
+func (id *Identity) loadOwn(path string) error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if b, err = selfSign(id.nodeID); err == nil {
-			err = writeFile(path, b)
+		if b, err = selfSign(id.NodeID); err == nil {
+			err = WriteFile(path, b)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("node certificate: %w", err)
 	}
-	if id.cert, err = tls.X509KeyPair(b, b); err != nil {
+	if id.Cert, err = tls.X509KeyPair(b, b); err != nil {
 		return fmt.Errorf("node certificate %s: %w", path, err)
 	}
 	return nil
@@ -220,43 +231,47 @@ func selfSign(name string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// origin says which cluster a node belongs to. Founding is set from before the node bootstraps until Raft has the
+// Origin says which cluster a node belongs to. Founding is set from before the node bootstraps until Raft has the
 // configuration on disk: only then may a log without entries be bootstrapped again, under the same id.
-type origin struct {
+type Origin struct {
 	ClusterID string `json:"cluster_id"`
 	Founding  bool   `json:"founding,omitempty"`
 }
 
-func loadOrigin(dir string) (origin, error) {
+// LoadOrigin reads it; it is zero if the node has never seen a cluster.
+func LoadOrigin(dir string) (Origin, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "cluster.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return origin{}, nil
+		return Origin{}, nil
 	}
 	if err != nil {
-		return origin{}, err
+		return Origin{}, err
 	}
-	var o origin
-	if err := json.Unmarshal(b, &o); err != nil || !validClusterID(o.ClusterID) {
-		return origin{}, fmt.Errorf("%s is damaged; remove this data directory and join again as a new node", filepath.Join(dir, "cluster.json"))
+	var o Origin
+	if err := json.Unmarshal(b, &o); err != nil || !ValidClusterID(o.ClusterID) {
+		return Origin{}, fmt.Errorf("%s is damaged; remove this data directory and join again as a new node", filepath.Join(dir, "cluster.json"))
 	}
 	return o, nil
 }
 
-func (o origin) save(dir string) error {
+// Save writes it durably.
+func (o Origin) Save(dir string) error {
 	b, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, "cluster.json"), append(b, '\n'))
+	return WriteFile(filepath.Join(dir, "cluster.json"), append(b, '\n'))
 }
 
-func newClusterID() string {
+// NewClusterID chooses one at random.
+func NewClusterID() string {
 	raw := make([]byte, 16)
 	rand.Read(raw)
 	return hex.EncodeToString(raw)
 }
 
-func validClusterID(id string) bool {
+// ValidClusterID reports whether id has the form of one.
+func ValidClusterID(id string) bool {
 	raw, err := hex.DecodeString(id)
 	return err == nil && len(raw) == 16
 }
