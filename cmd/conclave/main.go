@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"conclave/cmd/conclave/audit"
@@ -38,7 +39,7 @@ func run() int {
 	root.SetArgs(client.LongFlags(root, os.Args[1:]))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
@@ -48,7 +49,42 @@ func run() int {
 	if text := session.Explain(err); text != "" {
 		fmt.Fprintln(os.Stderr, "Error:", text)
 	}
+	if misused(err) {
+		fmt.Fprintf(os.Stderr, "\n`%s -help` shows how it is used.\n", cmd.CommandPath())
+	}
 	return client.ExitCode(err)
+}
+
+// usageError is what cobra finds wrong with the arguments, before a command runs.
+type usageError struct{ error }
+
+func misused(err error) bool {
+	_, ok := errors.AsType[usageError](err)
+	return ok || strings.HasPrefix(err.Error(), "unknown command ")
+}
+
+// markUsage makes what is wrong with flags or arguments of cmd, and of the commands below, a usageError.
+func markUsage(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		if sub.HasSubCommands() { // a group alone shows its help; a word that isn't one of its commands is an error
+			sub.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return cmd.Help()
+				}
+				return usageError{fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())}
+			}
+		}
+		markUsage(sub)
+	}
 }
 
 // groups are the parts that the help lists commands in: id → title, in this order.
@@ -90,6 +126,7 @@ func newRoot(s *client.Session) *cobra.Command {
 	}
 	add("cluster", newStatus(s), operator.Command(s), local.Command(s))
 	add("other", newVersion(s))
+	markUsage(root)
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
 	return root

@@ -2,12 +2,13 @@ package audit
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 
 	log "conclave/audit"
@@ -27,7 +28,7 @@ func verify(s *client.Session) *cobra.Command {
 			"Without -export and -dir the nodes of the running cluster are asked, all of them, or those that -address names.\n" +
 			"A chain alone can't show that its tail was cut: keep the head that is printed, outside the cluster, and compare.",
 		Example: "  conclave audit verify\n  conclave audit verify -address=https://node1:8200 -address=https://node2:8200\n" +
-			"  conclave audit verify -export=audit.jsonl\n  conclave audit verify -dir=/var/lib/conclave/audit",
+			"  conclave audit verify -export=audit.jsonl\n  conclave audit verify -dir=/var/lib/conclave",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case exportFile != "" && dir != "":
@@ -41,21 +42,9 @@ func verify(s *client.Session) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&exportFile, "export", "", "check this `file`, which `audit export` made; - is standard input")
-	cmd.Flags().StringVar(&dir, "dir", "", "check the log in a node's data `directory` (the part that is called audit)")
+	cmd.Flags().StringVar(&dir, "dir", "", "check the log in a node's data `directory`")
 	cmd.Flags().StringArrayVar(&addresses, "address", nil, "`URL` of a node to ask; may be repeated")
 	return cmd
-}
-
-// finding is a verdict that programs read too.
-type finding struct {
-	Whole   bool     `json:"whole"`
-	Nodes   []walked `json:"nodes,omitempty"`
-	Fault   string   `json:"fault,omitempty"`
-	Records uint64   `json:"records"`
-	First   uint64   `json:"first"`
-	Epoch   uint64   `json:"epoch"`
-	Head    string   `json:"head"`
-	Root    string   `json:"root"`
 }
 
 func stateFinding(state *log.State, first, records uint64, fault string) finding {
@@ -99,9 +88,25 @@ func verifyExport(s *client.Session, file string) error {
 	return found.print(s, file)
 }
 
+// segments is the directory with the log's files: dir itself, or where a node whose data directory it is keeps them. A
+// node that has restored a snapshot has begun a new directory, with a higher number, and removes the old one.
+func segments(dir string) (string, error) {
+	for _, pattern := range []string{".", "*", filepath.Join("audit", "*")} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern, "seg-*.log"))
+		if err != nil {
+			return "", client.Usagef("%w", err)
+		}
+		if len(found) > 0 {
+			return filepath.Dir(slices.Max(found)), nil
+		}
+	}
+	return "", client.Usagef("%s holds no audit log", dir)
+}
+
 func verifyDir(ctx context.Context, s *client.Session, dir string) error {
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return client.Usagef("%s is not a directory", dir)
+	dir, err := segments(dir)
+	if err != nil {
+		return err
 	}
 	report, err := log.VerifyDir(ctx, dir, log.VerifyOptions{})
 	if err != nil {
@@ -161,8 +166,11 @@ func verifyNodes(ctx context.Context, s *client.Session, addresses []string) err
 		rows := make([][]string, len(found.Nodes))
 		for i, n := range found.Nodes {
 			verdict := "whole"
-			if n.Fault != "" {
+			switch {
+			case n.Fault != "":
 				verdict = "NOT WHOLE"
+			case n.ByNode:
+				verdict = "whole, says the node"
 			}
 			rows[i] = []string{n.Node, strconv.FormatUint(n.First, 10), strconv.FormatUint(n.Records, 10), strconv.FormatUint(n.Epoch, 10), n.Head, verdict}
 		}
@@ -176,43 +184,6 @@ func verifyNodes(ctx context.Context, s *client.Session, addresses []string) err
 		err = client.Remotef("the audit log is NOT whole: %s", found.Fault)
 	}
 	return err
-}
-
-// compare walks over the logs of all nodes, and then holds each against the first.
-func compare(ctx context.Context, nodes []source) (*finding, error) {
-	found := &finding{Whole: true}
-	for _, node := range nodes {
-		w, err := walk(ctx, node, nil)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", node.name, err)
-		}
-		if w.Fault != "" && found.Whole {
-			found.Whole, found.Fault = false, node.name+", "+w.Fault
-		}
-		found.Nodes = append(found.Nodes, w)
-	}
-	if !found.Whole {
-		return found, nil
-	}
-	first := found.Nodes[0]
-	from, to := first.First, first.Seq
-	for i, w := range found.Nodes[1:] {
-		from, to = max(from, w.First), min(to, w.Seq)
-		seq, differ, err := divergence(ctx, nodes[0], nodes[i+1], max(first.First, w.First), min(first.Seq, w.Seq))
-		if err != nil {
-			return nil, err
-		}
-		if differ {
-			found.Whole = false
-			found.Fault = fmt.Sprintf("%s and %s disagree from record %d on", first.Node, w.Node, seq)
-			return found, nil
-		}
-	}
-	found.First, found.Epoch, found.Head, found.Root = from, first.Epoch, first.Head, first.Root
-	if to > from {
-		found.Records = to - from
-	}
-	return found, nil
 }
 
 func export(s *client.Session) *cobra.Command {
@@ -241,18 +212,14 @@ func exportTo(ctx context.Context, s *client.Session, node source, file string) 
 		}
 	}()
 	w, err := walk(ctx, node, f)
+	if errors.Is(err, errTooLarge) {
+		return client.Remotef("%s: %w; `conclave audit verify -dir` checks it on the node", node.name, err)
+	}
 	if err != nil {
 		return err
 	}
 	if w.Fault != "" {
 		return client.Remotef("the audit log is NOT whole: %s: %s", node.name, w.Fault)
-	}
-	state, err := w.state.AppendBinary(nil)
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintf(f, "{\"end\":\"%s\",\"root\":\"%s\"}\n", base64.StdEncoding.EncodeToString(state), w.Root); err != nil {
-		return client.Usagef("write the export: %w", err)
 	}
 	return s.Done("Success! Wrote %d records to %s. Head: %s", w.Records, file, w.Head)
 }

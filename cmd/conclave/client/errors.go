@@ -134,10 +134,14 @@ func answerHint(e *api.ResponseError) string {
 	said := strings.ToLower(strings.Join(e.Errors, "\n"))
 	switch e.StatusCode {
 	case http.StatusForbidden:
-		if strings.Contains(said, "bad token") || strings.Contains(said, "missing client token") || strings.Contains(said, "invalid token") {
+		switch {
+		case strings.Contains(said, "bad token"), strings.Contains(said, "missing client token"), strings.Contains(said, "invalid token"),
+			strings.HasSuffix(e.URL, "/auth/token/lookup-self"):
 			return "The token is missing, expired or revoked. Log in with `conclave login`, or set CONCLAVE_TOKEN."
+		case strings.Contains(said, "preflight"):
+			return "Nothing is mounted there, or nothing that this token may see. `conclave secrets list` shows what is."
 		}
-		return "The token's policies don't allow this. `conclave token capabilities PATH` shows what it may do there; `conclave token lookup` shows whose it is."
+		return "The token isn't good any more, or its policies don't allow this. `conclave token lookup` shows whose it is, `conclave token capabilities PATH` what it may do there."
 	case http.StatusServiceUnavailable:
 		switch {
 		case strings.Contains(said, "sealed"):

@@ -23,11 +23,11 @@ func LongFlags(root *cobra.Command, args []string) []string {
 			return append(out, args[i:]...)
 		}
 		if !strings.HasPrefix(arg, "-") || arg == "-" {
+			if cmd == root && strings.HasPrefix(arg, cobra.ShellCompRequestCmd) {
+				return append(out, args[i:]...) // the shell asks for completions
+			}
 			if sub := child(cmd, arg); sub != nil {
 				cmd = sub
-			}
-			if strings.HasPrefix(arg, "__") {
-				return append(out, args[i:]...) // the shell asks for completions
 			}
 			out = append(out, arg)
 			continue

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,7 +23,7 @@ func Command(s *client.Session) *cobra.Command {
 	var mount string
 	group.PersistentFlags().StringVar(&mount, "mount", "", "`path` of the mount; PATH is relative to it then")
 	group.AddCommand(put(s, &mount), get(s, &mount), list(s, &mount), remove(s, &mount), undelete(s, &mount), destroy(s, &mount),
-		patch(s, &mount), rollback(s, &mount), relocate(s, &mount, "copy"), relocate(s, &mount, "move"), metadata(s, &mount), enableVersioning(s))
+		patch(s, &mount), rollback(s, &mount), relocate(s, &mount, "copy"), relocate(s, &mount, "move"), metadata(s, &mount))
 	return group
 }
 
@@ -291,21 +290,4 @@ func (w *work) onVersions(ctx context.Context, part string, versions []string) e
 		return w.s.PrintSecret(secret)
 	}
 	return w.s.Done("Success! Data written to: %s", w.at.at(part))
-}
-
-func enableVersioning(s *client.Session) *cobra.Command {
-	return &cobra.Command{
-		Use: "enable-versioning MOUNT", Short: "Make a mount of version 1 one of version 2", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.Client()
-			if err != nil {
-				return err
-			}
-			path := strings.Trim(args[0], "/")
-			if _, err := client.Request(cmd.Context(), c, http.MethodPost, "sys/mounts/"+path+"/tune", map[string]any{"options": map[string]string{"version": "2"}}); err != nil {
-				return err
-			}
-			return s.Done("Success! Tuned the secrets engine at: %s/", path)
-		},
-	}
 }

@@ -35,7 +35,7 @@ func (l location) at(part string) string {
 	return strings.Trim(strings.Join(pieces, "/"), "/")
 }
 
-// asData is the location as the data paths of version 2 begin, for people.
+// String is the location as people know it.
 func (l location) String() string { return strings.Trim(l.mount+"/"+l.path, "/") }
 
 // needVersions refuses version 1 for what only version 2 has.
@@ -43,8 +43,8 @@ func (l location) needVersions(what string) error {
 	if l.versioned {
 		return nil
 	}
-	return client.Usagef("%s is of kv version 1, which keeps no versions: it has no %s (`conclave kv enable-versioning %s` makes it version 2)",
-		l.mount, what, l.mount)
+	return client.Usagef("%s is of kv version 1, which keeps no versions: it has no %s (`conclave secrets enable -path=PATH kv-v2` mounts version 2)",
+		l.mount, what)
 }
 
 // locate asks the vault which mount a path is in. Of mount, if given, path is relative.

@@ -3,14 +3,15 @@ package local
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"conclave/cmd/conclave/audit"
 	"conclave/cmd/conclave/client"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
 )
 
@@ -61,26 +62,31 @@ func (l *lab) tour(ctx context.Context, c *Cluster) error {
 		return client.Remotef("node %d answers with something else than node %d has acknowledged", reader, writer)
 	}
 	fmt.Fprintf(out, "read   greeting = %q through node %d (%s)\n", value, reader, c.Addrs[reader-1])
-	for n := range c.Addrs {
-		if err := c.showHead(ctx, l, n+1); err != nil {
-			return err
-		}
+	if err := c.showAudit(ctx, l); err != nil {
+		return err
 	}
 	l.next(c)
 	return nil
 }
 
-// showHead shows where a node's audit log stands.
-func (c *Cluster) showHead(ctx context.Context, l *lab, n int) error {
-	node, err := c.client(n)
+// showAudit proves, of the nodes that run, that the log of all that has happened is whole and the same on each.
+func (c *Cluster) showAudit(ctx context.Context, l *lab) error {
+	var nodes []*api.Client
+	for n := 1; n <= len(c.Addrs); n++ {
+		if !c.running(n) || c.paused(n) {
+			continue
+		}
+		node, err := c.client(n)
+		if err != nil {
+			return err
+		}
+		nodes = append(nodes, node)
+	}
+	verdict, err := audit.Agreement(ctx, nodes)
 	if err != nil {
 		return err
 	}
-	head, err := client.Request(ctx, node, http.MethodGet, "sys/audit-head", nil)
-	if err != nil || head == nil {
-		return err
-	}
-	fmt.Fprintf(l.s.Out, "audit  node %d has %s records, head %s\n", n, client.Text(head.Data["seq"]), client.Text(head.Data["head"]))
+	fmt.Fprintf(l.s.Out, "audit  %s\n", verdict)
 	return nil
 }
 
@@ -101,7 +107,7 @@ func (l *lab) next(c *Cluster) {
 	}
 	fmt.Fprintf(l.s.Out, "\nNext, in your shell:\n\n  export CONCLAVE_ADDR=%s CONCLAVE_CACERT=%s CONCLAVE_TOKEN=%s\n", c.Addrs[0], shellQuote(c.CA), c.RootToken)
 	for _, line := range [][2]string{
-		{"kv put secret/app password=-", "type a value, then ctrl-D"},
+		{"kv put secret/app colour=green", "key=@FILE and key=- keep secrets out of the history"},
 		{"kv get secret/app", ""},
 		{"audit verify", "every record, on every node"},
 		{"local kill 1" + dir, "the others go on; then: " + program + " local start 1" + dir},

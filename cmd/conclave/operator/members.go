@@ -15,12 +15,13 @@ const membersPath = "sys/members"
 
 // Member is a node as the vault lists it.
 type Member struct {
-	NodeID         string `json:"node_id"`
-	APIAddress     string `json:"api_address"`
-	ClusterAddress string `json:"cluster_address"`
-	Voter          bool   `json:"voter"`
-	Unsealed       bool   `json:"unsealed"`
-	Leader         bool   `json:"leader"`
+	NodeID     string `json:"node_id"`
+	ServerID   string `json:"server_id"`
+	APIAddress string `json:"api_address"`
+	Address    string `json:"address"` // of its cluster port
+	Voter      bool   `json:"voter"`
+	Unsealed   bool   `json:"unsealed"`
+	Leader     bool   `json:"leader"`
 }
 
 // Members asks the vault who its nodes are. The second result is the answer as it came.

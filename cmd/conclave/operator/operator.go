@@ -126,9 +126,9 @@ func members(s *client.Session) *cobra.Command {
 			return s.Print(raw, func(w io.Writer) {
 				rows := make([][]string, len(list))
 				for i, m := range list {
-					rows[i] = []string{m.NodeID, m.APIAddress, m.ClusterAddress, strconv.FormatBool(m.Voter), strconv.FormatBool(m.Unsealed), strconv.FormatBool(m.Leader)}
+					rows[i] = []string{m.NodeID, m.APIAddress, m.Address, m.ServerID, strconv.FormatBool(m.Voter), strconv.FormatBool(m.Unsealed), strconv.FormatBool(m.Leader)}
 				}
-				client.WriteTable(w, []string{"Node", "API Address", "Cluster Address", "Voter", "Unsealed", "Leader"}, rows)
+				client.WriteTable(w, []string{"Node", "API Address", "Cluster Address", "Raft Server", "Voter", "Unsealed", "Leader"}, rows)
 			})
 		},
 	}
