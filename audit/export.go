@@ -147,29 +147,38 @@ func (e *exporter) frame(f *Frame) error {
 	if e.state.Head != f.Link {
 		return fmt.Errorf("export audit log: record %d doesn't continue the chain", f.Seq)
 	}
+	line, err := AppendLine(e.line[:0], f, e.opener)
+	if err != nil {
+		return err
+	}
+	e.line = line
+	_, err = e.out.Write(e.line)
+	return err
+}
+
+// AppendLine appends the line that an export has for a record, with its line feed. Without an opener its content is withheld.
+func AppendLine(dst []byte, f *Frame, opener *Opener) ([]byte, error) {
 	box := sha256.Sum256(f.Box)
 	l := exportLine{Seq: f.Seq, Index: f.Index, Stamp: f.Stamp, Digest: hex.EncodeToString(f.Digest[:]), Box: hex.EncodeToString(box[:]),
 		Link: hex.EncodeToString(f.Link[:])}
 	switch {
 	case f.Start:
 		l.Start = string(f.Box)
-	case e.opener == nil:
+	case opener == nil:
 		l.Withheld = true
 	default:
-		salt, plain, err := e.opener.Open(f.Digest, f.Box)
+		salt, plain, err := opener.Open(f.Digest, f.Box)
 		if err != nil {
-			return fmt.Errorf("export audit record %d: %w", f.Seq, err)
+			return nil, fmt.Errorf("export audit record %d: %w", f.Seq, err)
 		}
 		r, err := DecodeRecord(plain)
 		if err != nil {
-			return fmt.Errorf("export audit record %d: %w", f.Seq, err)
+			return nil, fmt.Errorf("export audit record %d: %w", f.Seq, err)
 		}
 		l.Salt, l.Denied = hex.EncodeToString(salt[:]), r.Denied
 		l.Time, l.Auth, l.Request, l.Response, l.Error = r.Time, r.Auth, r.Request, r.Response, r.Error
 	}
-	e.line = l.append(e.line[:0])
-	_, err := e.out.Write(e.line)
-	return err
+	return l.append(dst), nil
 }
 
 // begin writes the head. The state before the first record is what that record says; only the very first of all says nothing.

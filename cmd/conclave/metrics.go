@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"conclave"
-	"conclave/cluster"
 	"conclave/fsm"
 )
 
@@ -19,8 +18,6 @@ type metrics struct {
 	registry *prometheus.Registry
 	commits  *prometheus.HistogramVec
 }
-
-var _ cluster.Observer = (*metrics)(nil)
 
 func newMetrics() *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), commits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
