@@ -81,7 +81,15 @@ func cli(ctx context.Context, l *lab.Lab, n int, args ...string) ([]byte, error)
 // auditTrail is what an audit file says was answered.
 type auditTrail struct {
 	answered map[string]bool // request id → there is a response line
-	done     map[string]int  // operation and path → response lines without an error
+	counts   map[string]int  // as whatAnswered says → response lines
+}
+
+// whatAnswered names answers that tell no request id: 204, and errors.
+func whatAnswered(operation, path string, good bool) string {
+	if good {
+		return operation + " " + path
+	}
+	return operation + " " + path + ", refused"
 }
 
 // readAudit reads the response lines of an audit file. A last line that isn't whole yet is left out.
@@ -91,7 +99,7 @@ func readAudit(file string) (*auditTrail, error) {
 		return nil, err
 	}
 	defer f.Close()
-	trail := &auditTrail{answered: make(map[string]bool), done: make(map[string]int)}
+	trail := &auditTrail{answered: make(map[string]bool), counts: make(map[string]int)}
 	lines := bufio.NewReaderSize(f, 1<<20)
 	for number := 1; ; number++ {
 		text, err := lines.ReadBytes('\n')
@@ -120,14 +128,12 @@ func readAudit(file string) (*auditTrail, error) {
 			return nil, fmt.Errorf("%s:%d: the type isn't where it was", file, number)
 		}
 		trail.answered[line.Request.ID] = true
-		if line.Error == "" {
-			trail.done[line.Request.Operation+" "+line.Request.Path]++
-		}
+		trail.counts[whatAnswered(line.Request.Operation, line.Request.Path, line.Error == "")]++
 	}
 }
 
 // wantAudited fails the test unless each node's audit file, given time to catch up, has a response line for all of
-// these requests, and for each operation on a path at least as many as were acknowledged without telling their id.
+// these requests, and for each operation on a path at least as many as were answered without telling their id.
 func wantAudited(t *testing.T, l *lab.Lab, ids []string, counts map[string]int) {
 	t.Helper()
 	if len(ids) == 0 {
@@ -149,8 +155,8 @@ func wantAudited(t *testing.T, l *lab.Lab, ids []string, counts map[string]int) 
 				return fmt.Errorf("%s has no record of %d of %d answers", file, missing, len(ids))
 			}
 			for what, n := range counts {
-				if trail.done[what] < n {
-					return fmt.Errorf("%s has %d records of %q, %d were acknowledged", file, trail.done[what], what, n)
+				if trail.counts[what] < n {
+					return fmt.Errorf("%s has %d records of %q, %d were answered", file, trail.counts[what], what, n)
 				}
 			}
 			return nil

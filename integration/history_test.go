@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"conclave/integration/lab"
 )
 
 // history is what clients did and what they were told, in their order in real time.
@@ -18,8 +20,8 @@ type history struct {
 	mu      sync.Mutex
 	secrets []porcupine.Operation // of secretInput and secretOutput
 	tokens  []porcupine.Operation // of tokenInput and tokenOutput
-	ids     []string              // request ids of answers that carried data or acknowledged something
-	counts  map[string]int        // operation and path → acknowledgements that told no request id
+	ids     []string              // request ids of answers
+	counts  map[string]int        // as whatAnswered says → answers that told no request id
 	unknown int                   // operations whose outcome nobody knows
 	refused int                   // operations that the cluster said it had not done
 	first   error                 // the first answer that no state of the vault explains
@@ -71,14 +73,17 @@ func (h *history) operation(client int, in any, call int64, out any, how outcome
 	return porcupine.Operation{ClientId: client, Input: in, Call: call, Output: out, Return: end}, true
 }
 
-// acknowledged notes an answer that must be in the audit log: by its request id or, if it tells none, by what it did.
-func (h *history) acknowledged(requestID, what string) {
+// auditNames are the operations as audit records name them.
+var auditNames = map[string]string{"GET": "read", "POST": "update", "DELETE": "delete"}
+
+// answered notes an answer that must be in the audit log: by its request id or, if it tells none, by what it did.
+func (h *history) answered(answer *lab.Answer, method, path string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if requestID != "" {
-		h.ids = append(h.ids, requestID)
+	if answer.RequestID != "" {
+		h.ids = append(h.ids, answer.RequestID)
 	} else {
-		h.counts[what]++
+		h.counts[whatAnswered(auditNames[method], path, answer.Status < 400)]++
 	}
 }
 

@@ -151,7 +151,7 @@ func (w *world) secret(ctx context.Context, client, node int, in secretInput) (s
 	out, how := w.judgeSecret(in, answer, err)
 	w.history.secret(client, in, call, out, how)
 	if how == done {
-		w.history.acknowledged(answer.RequestID, strings.ToLower(method)+" "+path)
+		w.history.answered(answer, method, path)
 	}
 	return out, how
 }

@@ -34,7 +34,7 @@ func (w *world) useTokens(ctx context.Context, client int, seed uint64) {
 		}
 		in.token = int(w.tokens.Add(1))
 		w.history.token(client, in, call, tokenOutput{good: true}, done)
-		w.history.acknowledged(answer.RequestID, "")
+		w.history.answered(answer, "POST", "auth/token/create")
 		w.wearOut(ctx, client, in, token, random)
 	}
 }
@@ -74,12 +74,8 @@ func (w *world) token(ctx context.Context, client int, through *lab.Client, in t
 		}
 	}
 	w.history.token(client, in, call, out, how)
-	if out.good {
-		what := "update " + path
-		if method == "GET" {
-			what = "read " + path
-		}
-		w.history.acknowledged(answer.RequestID, what)
+	if how == done {
+		w.history.answered(answer, method, path)
 	}
 }
 

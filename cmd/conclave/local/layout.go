@@ -75,9 +75,11 @@ type nodeConfig struct {
 }
 
 func (c nodeConfig) hcl() string {
-	join := make([]string, len(c.gossip))
+	var join []string // the others: a node that is alone founds its cluster only if it is told of nobody
 	for i, port := range c.gossip {
-		join[i] = strconv.Quote("127.0.0.1:" + strconv.Itoa(port))
+		if i != c.n-1 {
+			join = append(join, strconv.Quote("127.0.0.1:"+strconv.Itoa(port)))
+		}
 	}
 	return fmt.Sprintf(`# Node %d of a local lab, made by "conclave local up".
 listener "tcp" {
