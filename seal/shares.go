@@ -79,8 +79,13 @@ func (v *Vault) admitShare(b *blob, share []byte) error {
 
 // expireLocked forgets shares that have been here too long.
 func (v *Vault) expireLocked() {
+	now := v.Node.Now()
 	for at, held := range v.shares {
-		if v.Node.Now().Sub(held.since) > shareLife {
+		if held.since.IsZero() { // it came before this node knew the cluster's time
+			held.since = now
+			v.shares[at] = held
+		}
+		if now.Sub(held.since) > shareLife {
 			held.share.Wipe()
 			delete(v.shares, at)
 		}
