@@ -79,6 +79,7 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 		return nil, err
 	}
 	if r.request.Help {
+		r.isReady = true // help needs no preparation
 		return helpFor(r.call), nil
 	}
 	if !r.isReady && r.call.route.Prepare != nil {
