@@ -138,7 +138,7 @@ func (e *epoch) pebbleOptions() *pebble.Options {
 		FS:                          e.options.FS,
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebbleFormat,
-		CacheSize:                   e.options.CacheSize,
+		CacheSize:                   e.options.CacheSize + int64(e.options.MemTableSize), // Pebble takes memtables out of its cache
 		MemTableSize:                uint64(e.options.MemTableSize),
 		MemTableStopWritesThreshold: 3,
 		MaxOpenFiles:                512,

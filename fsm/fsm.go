@@ -145,7 +145,7 @@ func (f *FSM) Head() audit.State {
 	return f.shown.audit.Clone()
 }
 
-// Audit returns the audit log for reading. After a Restore it is that of the old state, which Reads may finish.
+// Audit returns the audit log for reading. A Restore replaces it: Reads of the old one may fail then, so ask again.
 func (f *FSM) Audit() *audit.Log {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -17,7 +17,8 @@ type View struct {
 	closed   func() // counts
 }
 
-// View returns the state as of Applied. It costs one Pebble snapshot for each applied batch that somebody looks at.
+// View returns the state as of Applied. It costs one Pebble snapshot for each applied batch that somebody looks at. It must
+// not be called after Close.
 func (f *FSM) View() *View {
 	f.mu.Lock()
 	defer f.mu.Unlock()
