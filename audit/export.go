@@ -147,7 +147,7 @@ func (e *exporter) frame(f *Frame) error {
 	if e.state.Head != f.Link {
 		return fmt.Errorf("export audit log: record %d doesn't continue the chain", f.Seq)
 	}
-	line, err := appendFrame(e.line[:0], f, e.opener)
+	line, err := AppendLine(e.line[:0], f, e.opener)
 	if err != nil {
 		return err
 	}
@@ -156,8 +156,8 @@ func (e *exporter) frame(f *Frame) error {
 	return err
 }
 
-// appendFrame appends a record's line. Without an opener its content is withheld.
-func appendFrame(dst []byte, f *Frame, opener *Opener) ([]byte, error) {
+// AppendLine appends the line that an export has for a record, with its line feed. Without an opener its content is withheld.
+func AppendLine(dst []byte, f *Frame, opener *Opener) ([]byte, error) {
 	box := sha256.Sum256(f.Box)
 	l := exportLine{Seq: f.Seq, Index: f.Index, Stamp: f.Stamp, Digest: hex.EncodeToString(f.Digest[:]), Box: hex.EncodeToString(box[:]),
 		Link: hex.EncodeToString(f.Link[:])}

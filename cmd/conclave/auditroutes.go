@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 
@@ -11,9 +12,11 @@ import (
 	"conclave/audit"
 )
 
-// maxExportBytes bounds an export over the API; a larger log is checked by its node, or on it with
-// `conclave audit verify -dir`.
-const maxExportBytes = 256 << 20
+// Limits of one answer with a part of the log.
+const (
+	maxPageRecords = 5_000
+	maxPageBytes   = 8 << 20
+)
 
 // auditHead is where this node's audit log stands.
 type auditHead struct {
@@ -51,10 +54,13 @@ func (d *daemon) auditLogRoutes() []conclave.Route {
 		input, _ := in.(*verifyInput)
 		return d.verifyAudit(ctx, input.Seq)
 	}
-	export := conclave.ReadRoute(conclave.Read, "audit-export",
-		"The audit log of this node with salts and records, as lines of JSON that verify without any key.", preparedExport).With(conclave.Sudo)
-	export.Prepare = func(ctx context.Context, _ *conclave.Request, _ any) (any, error) { return d.exportAudit(ctx) }
-	return []conclave.Route{head, verify, export}
+	page := conclave.ReadRoute(conclave.Read, "audit-log",
+		"A part of this node's audit log, with salts and records, as lines of an export that verifies without any key.", preparedPage).With(conclave.Sudo)
+	page.Prepare = func(ctx context.Context, _ *conclave.Request, in any) (any, error) {
+		input, _ := in.(*pageInput)
+		return d.auditPage(ctx, input)
+	}
+	return []conclave.Route{head, verify, page}
 }
 
 func prepared[T any](ctx context.Context, _ conclave.View, _ *conclave.None) (*T, error) {
@@ -69,8 +75,8 @@ func preparedVerify(ctx context.Context, view conclave.View, _ *verifyInput) (*v
 	return prepared[verifyOutput](ctx, view, nil)
 }
 
-func preparedExport(ctx context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
-	return prepared[conclave.Response](ctx, view, nil)
+func preparedPage(ctx context.Context, view conclave.View, _ *pageInput) (*pageOutput, error) {
+	return prepared[pageOutput](ctx, view, nil)
 }
 
 func (d *daemon) headOf(at audit.State) auditHead {
@@ -122,30 +128,43 @@ func stateAt(ctx context.Context, log *audit.Log, seq uint64) (audit.State, erro
 	}, nil)
 }
 
-// bounded is a buffer that refuses to grow beyond a limit.
-type bounded struct{ bytes.Buffer }
-
-// Write appends, or says what to do instead.
-func (w *bounded) Write(b []byte) (int, error) {
-	if w.Len()+len(b) > maxExportBytes {
-		return 0, conclave.Errorf(conclave.TooLarge, "the audit log is larger than %d bytes: check it on the node with `conclave audit verify -dir`", maxExportBytes)
-	}
-	return w.Buffer.Write(b)
+type pageInput struct {
+	From  uint64 `json:"from" doc:"The first record; one that is no longer kept means the first that is."`
+	Limit int    `json:"limit" doc:"How many records at most."`
 }
 
-func (d *daemon) exportAudit(ctx context.Context) (*conclave.Response, error) {
+type pageOutput struct {
+	Frames []json.RawMessage `json:"frames" doc:"One line of an export for each record."`
+	Head   auditHead         `json:"head" doc:"Where the log stood when this was read."`
+}
+
+// auditPage reads a part of the log. It ends early rather than grow beyond maxPageBytes.
+func (d *daemon) auditPage(ctx context.Context, in *pageInput) (*pageOutput, error) {
 	opener, err := d.opener()
 	if err != nil {
 		return nil, err
 	}
 	log := d.state.Audit()
-	var out bounded
-	if _, err := audit.Export(&out, func(visit func(audit.Frame) bool) error {
-		return log.Read(ctx, log.Shown().Base.Seq, visit)
-	}, opener); err != nil {
-		return nil, err
+	shown := log.Shown()
+	page := &pageOutput{Frames: []json.RawMessage{}, Head: d.headOf(shown)}
+	limit, size := in.Limit, 0
+	if limit <= 0 || limit > maxPageRecords {
+		limit = maxPageRecords
 	}
-	return &conclave.Response{Raw: &conclave.Raw{ContentType: "application/x-ndjson", Body: out.Bytes()}}, nil
+	var failed error
+	err = log.Read(ctx, max(in.From, shown.Base.Seq), func(f audit.Frame) bool {
+		if len(page.Frames) == limit || size > maxPageBytes {
+			return false
+		}
+		var line []byte
+		if line, failed = audit.AppendLine(nil, &f, opener); failed != nil {
+			return false
+		}
+		size += len(line)
+		page.Frames = append(page.Frames, bytes.TrimSpace(line))
+		return true
+	})
+	return page, errors.Join(err, failed)
 }
 
 // auditHash hashes a text as records do.
