@@ -178,4 +178,6 @@ func (e *exactly) Read(p []byte) (int, error) {
 }
 
 // writeSum adds a line to SHA256SUMS.
-func writeSum(sums *bytes.Buffer, sum [32]byte, name string) { fmt.Fprintf(sums, "%x  %s\n", sum, name) }
+func writeSum(sums *bytes.Buffer, sum [32]byte, name string) {
+	fmt.Fprintf(sums, "%x  %s\n", sum, name)
+}

@@ -41,6 +41,7 @@ func receive(data []byte, step int, files []File) (*vfs.MemFS, error) {
 	if err := disk.MkdirAll("to", 0o700); err != nil {
 		return nil, err
 	}
+	data = bytes.Clone(data) // under the race detector MemFS scribbles on what it is given
 	r := NewReceiver(disk, "to", func(head []byte) ([]File, error) {
 		if string(head) != "head" {
 			return nil, ErrArchive
