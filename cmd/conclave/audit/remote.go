@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strconv"
-	"time"
 
 	log "conclave/audit"
 	"conclave/cmd/conclave/client"
@@ -18,74 +16,52 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// walkTimeout is how long one request for a whole log may take.
-const walkTimeout = 15 * time.Minute
+// pageRecords is how many records are asked for at a time.
+const pageRecords = 2_000
 
-// standing is where a node says that its log stands, or stood after a number of records.
-type standing struct {
+// head is where a node says that its log stands.
+type head struct {
 	Epoch uint64 `json:"epoch"`
-	Seq   uint64 `json:"seq"`   // records so far
-	First uint64 `json:"first"` // the first that is kept
+	Seq   uint64 `json:"seq"` // records so far
 	Head  string `json:"head"`
 	Root  string `json:"root"`
-
-	// What the node found when it checked its own log.
-	Records uint64 `json:"records"`
-	OK      bool   `json:"ok"`
-	Fault   string `json:"fault"`
 }
 
-// source is one node's log.
+// page is a part of a node's log. Each frame is a line of an export, byte for byte, so that what verifies exports
+// verifies a running node as well.
+type page struct {
+	Frames []json.RawMessage `json:"frames"`
+	Head   head              `json:"head"`
+}
+
+// source is one node's log. fetch returns the records from a number on, at most limit of them, or from the first that is
+// retained if that is later.
 type source struct {
-	name string
-	// head is where the log stands.
-	head func(ctx context.Context) (standing, error)
-	// export is the log with all records, errTooLarge if the node won't send so much.
-	export func(ctx context.Context) (io.ReadCloser, error)
-	// check has the node check its log by itself, and tell where it stood after seq records.
-	check func(ctx context.Context, seq uint64) (standing, error)
+	name  string
+	fetch func(ctx context.Context, from uint64, limit int) (page, error)
 }
-
-var errTooLarge = errors.New("the log is larger than a node sends")
 
 // nodeSource reads the log of the node that c is connected to.
 func nodeSource(c *api.Client) source {
-	c.SetClientTimeout(walkTimeout)
-	ask := func(ctx context.Context, path string, seq uint64) (s standing, err error) {
-		r := c.NewRequest(http.MethodGet, "/v1/"+path)
-		if seq > 0 {
-			r.Params.Set("seq", strconv.FormatUint(seq, 10))
-		}
+	return source{c.Address(), func(ctx context.Context, from uint64, limit int) (page, error) {
+		r := c.NewRequest("GET", "/v1/sys/audit-log")
+		r.Params.Set("from", strconv.FormatUint(from, 10))
+		r.Params.Set("limit", strconv.Itoa(limit))
 		resp, err := c.RawRequestWithContext(ctx, r)
 		if resp != nil {
 			defer resp.Body.Close()
 		}
 		if err != nil {
-			return s, err
+			return page{}, err
 		}
 		var answer struct {
-			Data *standing `json:"data"`
+			Data page `json:"data"`
 		}
-		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Data == nil {
-			return s, client.Remotef("%s: the answer of %s can't be read", c.Address(), path)
+		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+			return page{}, client.Remotef("the audit log of %s can't be read: %w", c.Address(), err)
 		}
-		return *answer.Data, nil
-	}
-	return source{
-		name: c.Address(),
-		head: func(ctx context.Context) (standing, error) { return ask(ctx, "sys/audit-head", 0) },
-		export: func(ctx context.Context) (io.ReadCloser, error) {
-			resp, err := c.RawRequestWithContext(ctx, c.NewRequest(http.MethodGet, "/v1/sys/audit-export"))
-			if answer, ok := errors.AsType[*api.ResponseError](err); ok && answer.StatusCode == http.StatusRequestEntityTooLarge {
-				return nil, errTooLarge
-			}
-			if err != nil {
-				return nil, err
-			}
-			return resp.Body, nil
-		},
-		check: func(ctx context.Context, seq uint64) (standing, error) { return ask(ctx, "sys/audit-verify", seq) },
-	}
+		return answer.Data, nil
+	}}
 }
 
 // walked is what a walk over a node's log found.
@@ -97,129 +73,196 @@ type walked struct {
 	Seq     uint64 `json:"seq"`
 	Head    string `json:"head"`
 	Root    string `json:"root"`
-	// ByNode says that the log was too large to be sent: the node has checked it and is taken at its word.
-	ByNode bool   `json:"by_node,omitempty"`
-	Fault  string `json:"fault,omitempty"`
+	Fault   string `json:"fault,omitempty"`
 
-	links [][32]byte // head of the chain after each record, from First on
+	state log.State
 }
 
-// walk checks a node's log here, record by record, and holds it against where the node said that it stood. The export
-// goes to out as well, if that isn't nil.
+// walk checks a node's log from the first record it has to where it stood when the walk began, and to no more: reading
+// adds records. Lines go to out as an export as well, if that isn't nil.
 func walk(ctx context.Context, node source, out io.Writer) (walked, error) {
-	said, err := node.head(ctx)
-	if err != nil {
-		return walked{}, err
-	}
-	body, err := node.export(ctx)
-	if errors.Is(err, errTooLarge) && out == nil {
-		return walkThere(ctx, node)
-	}
-	if err != nil {
-		return walked{}, err
-	}
-	defer body.Close()
-	var seen links
-	sink := io.Writer(&seen)
-	if out != nil {
-		sink = io.MultiWriter(&seen, out)
-	}
-	report, err := log.VerifyExport(io.TeeReader(body, sink), nil)
-	root := report.State.Root()
-	result := walked{Node: node.name, First: report.First, Records: report.Records, Epoch: report.State.Epoch, Seq: report.State.Seq,
-		Head: hex.EncodeToString(report.State.Head[:]), Root: hex.EncodeToString(root[:]), links: seen.list}
-	if fault, ok := errors.AsType[*log.ExportFault](err); ok {
-		result.Fault = fmt.Sprintf("record %d: %s", fault.Seq, fault.Detail)
-		return result, nil
-	}
+	result := walked{Node: node.name}
+	first, err := node.fetch(ctx, 0, pageRecords)
 	if err != nil {
 		return result, err
 	}
-	result.Fault = against(&result, said)
-	return result, nil
-}
-
-func walkThere(ctx context.Context, node source) (walked, error) {
-	found, err := node.check(ctx, 0)
+	if len(first.Frames) == 0 {
+		return result, client.Remotef("%s has no audit records", node.name)
+	}
+	lines, err := firstLine(first.Frames[0])
 	if err != nil {
-		return walked{}, err
+		result.Fault = err.Error()
+		return result, nil
 	}
-	result := walked{Node: node.name, First: found.First, Records: found.Records, Epoch: found.Epoch, Seq: found.Seq, Head: found.Head,
-		Root: found.Root, ByNode: true, Fault: found.Fault}
-	if !found.OK && result.Fault == "" {
-		result.Fault = "the node finds its log wrong, and doesn't say where"
+	reader, writer := io.Pipe()
+	fed := uint64(1) // lines, the head among them
+	done := make(chan error, 1)
+	go func() { // ends with this function, which closes the pipe and waits
+		sink := io.Writer(writer)
+		if out != nil {
+			sink = io.MultiWriter(writer, out)
+		}
+		n, err := feed(ctx, node, sink, lines, first)
+		fed += n
+		done <- errors.Join(err, writer.CloseWithError(err))
+	}()
+	report, err := log.VerifyExport(reader, nil)
+	reader.CloseWithError(io.ErrClosedPipe) // a fault leaves lines unread
+	feedErr := <-done
+	result.First, result.Records, result.Epoch, result.Seq = report.First, report.Records, report.State.Epoch, report.State.Seq
+	root := report.State.Root()
+	result.Head, result.Root, result.state = hex.EncodeToString(report.State.Head[:]), hex.EncodeToString(root[:]), report.State
+	fault, isFault := errors.AsType[*log.ExportFault](err)
+	switch {
+	case isFault && (fault.Line <= fed || feedErr == nil && fault.Line != fed+1):
+		result.Fault = fmt.Sprintf("record %d: %s", fault.Seq, fault.Detail)
+		return result, nil
+	case feedErr != nil:
+		return result, feedErr
+	case err != nil && !isFault:
+		return result, err
 	}
+	// What is left is the fault that the last line is missing: walk ends where it began, not where an export does.
+	result.Fault = against(&result, first.Head)
 	return result, nil
 }
 
-// against looks in a log for the place where the node said, before, that it stood.
-func against(w *walked, said standing) string {
+// against compares the end of a walk with where the node said that it stood.
+func against(w *walked, said head) string {
 	switch {
 	case w.Seq < said.Seq:
-		return fmt.Sprintf("record %d: the log ends here, but the node had said that it has %d records", w.Seq, said.Seq)
-	case said.Seq > w.First && hex.EncodeToString(w.links[said.Seq-w.First-1][:]) != said.Head:
-		return fmt.Sprintf("record %d: the head of the chain after it isn't the one that the node had stated", said.Seq-1)
+		return fmt.Sprintf("record %d: the log ends here, but the node says that it has %d records", w.Seq, said.Seq)
+	case w.Seq != said.Seq || w.Epoch != said.Epoch:
+		return fmt.Sprintf("the node says that it stands at record %d of epoch %d, its log is at %d of %d", said.Seq, said.Epoch, w.Seq, w.Epoch)
+	case w.Head != said.Head:
+		return fmt.Sprintf("the head of the chain after %d records isn't the one that the node states", w.Seq)
+	case said.Root != "" && w.Root != said.Root:
+		return fmt.Sprintf("the root of the tree after %d records isn't the one that the node states", w.Seq)
 	}
 	return ""
 }
 
-// maxLine bounds a line of an export, in bytes.
-const maxLine = 4 << 20
-
-// links picks the head of the chain after each record out of an export that is written to it. What isn't an export is
-// the verifier's business.
-type links struct {
-	line bytes.Buffer
-	list [][32]byte
+// firstLine is the first line of an export that begins with this record. All but the very first record of a log say
+// what was before them.
+func firstLine(frame json.RawMessage) ([]byte, error) {
+	var f struct {
+		Seq   uint64 `json:"seq"`
+		Start string `json:"start"`
+	}
+	if err := json.Unmarshal(frame, &f); err != nil {
+		return nil, errors.New("the first record can't be read")
+	}
+	var start log.EpochStart
+	if f.Start != "" {
+		var err error
+		if start, err = log.ParseEpochStart([]byte(f.Start)); err != nil {
+			return nil, err
+		}
+	} else if f.Seq != 0 {
+		return nil, fmt.Errorf("record %d: history starts within an epoch, records before it are missing", f.Seq)
+	}
+	return fmt.Appendf(nil, "{\"export\":\"conclave audit 1\",\"epoch\":%d,\"seq\":%d,\"epoch_seq\":%d,\"head\":\"%x\"}\n",
+		start.Epoch, f.Seq, f.Seq, start.PreviousHead), nil
 }
 
-func (l *links) Write(b []byte) (int, error) {
-	n := len(b)
+// feed writes the records up to where the first page's head is, and returns how many it wrote.
+func feed(ctx context.Context, node source, out io.Writer, lines []byte, p page) (fed uint64, err error) {
+	if _, err := out.Write(lines); err != nil {
+		return 0, ignoreClosed(err)
+	}
+	end := p.Head.Seq
+	next, err := seqOf(p.Frames[0])
+	if err != nil {
+		return 0, err
+	}
 	for {
-		line, rest, whole := bytes.Cut(b, []byte("\n"))
-		if l.line.Len()+len(line) <= maxLine {
-			l.line.Write(line)
-		}
-		if !whole {
-			return n, nil
-		}
-		var record struct {
-			Link string `json:"link"`
-		}
-		var link [32]byte
-		if json.Unmarshal(l.line.Bytes(), &record) == nil && len(record.Link) == hex.EncodedLen(len(link)) {
-			if _, err := hex.Decode(link[:], []byte(record.Link)); err == nil {
-				l.list = append(l.list, link)
+		for _, frame := range p.Frames {
+			if next == end {
+				return fed, nil
 			}
+			var line bytes.Buffer
+			line.Write(bytes.TrimSpace(frame))
+			line.WriteByte('\n')
+			if _, err := out.Write(line.Bytes()); err != nil {
+				return fed, ignoreClosed(err)
+			}
+			fed++
+			next++
 		}
-		l.line.Reset()
-		b = rest
+		if next >= end || len(p.Frames) == 0 {
+			return fed, nil
+		}
+		if p, err = node.fetch(ctx, next, pageRecords); err != nil {
+			return fed, err
+		}
 	}
 }
 
-// disagreement says from which record on two logs, each whole in itself, differ; empty if they agree as far as both go.
-func disagreement(ctx context.Context, a, b *walked, nodes map[string]source) (string, error) {
-	from, to := max(a.First, b.First), min(a.Seq, b.Seq)
-	if from >= to {
-		return "", nil
+// ignoreClosed drops the error of writing to a verifier that has seen enough.
+func ignoreClosed(err error) error {
+	if errors.Is(err, io.ErrClosedPipe) {
+		return nil
 	}
-	if a.ByNode || b.ByNode {
-		x, err := nodes[a.Node].check(ctx, to)
+	return err
+}
+
+func seqOf(frame json.RawMessage) (uint64, error) {
+	var f struct {
+		Seq uint64 `json:"seq"`
+	}
+	if err := json.Unmarshal(frame, &f); err != nil {
+		return 0, errors.New("a record can't be read")
+	}
+	return f.Seq, nil
+}
+
+// linkAt is the head of the chain after the record with this number, as a node has it.
+func linkAt(ctx context.Context, node source, seq uint64) (string, error) {
+	p, err := node.fetch(ctx, seq, 1)
+	if err != nil {
+		return "", err
+	}
+	var f struct {
+		Seq  uint64 `json:"seq"`
+		Link string `json:"link"`
+	}
+	if len(p.Frames) == 0 || json.Unmarshal(p.Frames[0], &f) != nil || f.Seq != seq {
+		return "", client.Remotef("%s doesn't answer with record %d", node.name, seq)
+	}
+	return f.Link, nil
+}
+
+// divergence finds the first record in which two whole logs differ, among those that both have: heads of a chain that
+// have parted never meet again, so halving finds it.
+func divergence(ctx context.Context, a, b source, from, to uint64) (seq uint64, differ bool, err error) {
+	same := func(seq uint64) (bool, error) {
+		x, err := linkAt(ctx, a, seq)
 		if err != nil {
-			return "", err
+			return false, err
 		}
-		y, err := nodes[b.Node].check(ctx, to)
-		if err != nil || x.Head == y.Head && x.Root == y.Root {
-			return "", err
-		}
-		return fmt.Sprintf("%s and %s disagree about the first %d records", a.Node, b.Node, to), nil
+		y, err := linkAt(ctx, b, seq)
+		return x == y, err
 	}
-	for seq := from; seq < to; seq++ {
-		if a.links[seq-a.First] != b.links[seq-b.First] {
-			return fmt.Sprintf("%s and %s disagree from record %d on", a.Node, b.Node, seq), nil
+	if from >= to {
+		return 0, false, nil
+	}
+	if ok, err := same(to - 1); ok || err != nil {
+		return 0, false, err
+	}
+	low, high := from, to-1 // high differs
+	for low < high {
+		middle := low + (high-low)/2
+		ok, err := same(middle)
+		if err != nil {
+			return 0, false, err
+		}
+		if ok {
+			low = middle + 1
+		} else {
+			high = middle
 		}
 	}
-	return "", nil
+	return high, true, nil
 }
 
 // finding is a verdict that programs read too.
@@ -237,9 +280,7 @@ type finding struct {
 // compare walks over the logs of all nodes, and holds each against the first.
 func compare(ctx context.Context, nodes []source) (*finding, error) {
 	found := &finding{Whole: true}
-	byName := make(map[string]source, len(nodes)) // name → source
 	for _, node := range nodes {
-		byName[node.name] = node
 		w, err := walk(ctx, node, nil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", node.name, err)
@@ -252,19 +293,18 @@ func compare(ctx context.Context, nodes []source) (*finding, error) {
 	if !found.Whole {
 		return found, nil
 	}
-	first := &found.Nodes[0]
+	first := found.Nodes[0]
 	from, to := first.First, first.Seq
-	for i := range found.Nodes[1:] {
-		other := &found.Nodes[i+1]
-		fault, err := disagreement(ctx, first, other, byName)
+	for i, w := range found.Nodes[1:] {
+		seq, differ, err := divergence(ctx, nodes[0], nodes[i+1], max(first.First, w.First), min(first.Seq, w.Seq))
 		if err != nil {
 			return nil, err
 		}
-		if fault != "" {
-			found.Whole, found.Fault = false, fault
+		if differ {
+			found.Whole, found.Fault = false, fmt.Sprintf("%s and %s disagree from record %d on", first.Node, w.Node, seq)
 			return found, nil
 		}
-		from, to = max(from, other.First), min(to, other.Seq)
+		from, to = max(from, w.First), min(to, w.Seq)
 	}
 	found.First, found.Epoch, found.Head, found.Root = from, first.Epoch, first.Head, first.Root
 	if to > from {

@@ -259,9 +259,8 @@ func WriteTable(w io.Writer, heads []string, rows [][]string) {
 	}
 }
 
-// WriteHeading shows a line that divides an answer into parts.
+// WriteHeading shows a line, about as wide as width, that divides an answer into parts.
 func WriteHeading(w io.Writer, title string, width int) {
-	free := max(width-utf8.RuneCountInString(title)-2, 0)
-	left := free / 2
-	fmt.Fprintf(w, "%s %s %s\n", strings.Repeat("=", left), title, strings.Repeat("=", free-left))
+	sides := max((width-utf8.RuneCountInString(title)-1)/2, 2)
+	fmt.Fprintf(w, "%s %s %s\n", strings.Repeat("=", sides), title, strings.Repeat("=", sides))
 }

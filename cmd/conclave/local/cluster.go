@@ -54,6 +54,11 @@ func load(dir string) (*Cluster, error) {
 			return nil, fmt.Errorf("%s doesn't describe a lab", filepath.Join(dir, clusterFile))
 		}
 	}
+	for _, start := range c.StartCmds {
+		if len(start.Argv) == 0 {
+			return nil, fmt.Errorf("%s doesn't say how to start a node", filepath.Join(dir, clusterFile))
+		}
+	}
 	return c, nil
 }
 
