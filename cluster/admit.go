@@ -32,6 +32,7 @@ const (
 	admitPrefix    = fsm.Key("padmit/")
 	admitText      = "conclave-admit."
 	maxListTries   = 8
+	healthPatience = 2 * time.Second // for a new leader to hear from its voters
 	watchPause     = 20 * time.Millisecond
 )
 
@@ -277,10 +278,12 @@ func (n *Node) receive(ctx context.Context, conn *port.Conn, i *wire.Introductio
 	reception, err := n.welcome(ctx, conn, i)
 	if err != nil {
 		n.logger.Warn("a node that wants to join is refused", "node", i.GetNodeId(), "error", err)
+		w := refused("this node can't do it now")
 		if e, ok := errors.AsType[*conclave.Error](err); ok {
-			return refused(e.Error())
+			w.Reason = e.Error()
 		}
-		return refused("this node can't do it now")
+		w.ClusterId = own
+		return n.withList(w) // by which a removed node learns that it is
 	}
 	return n.withList(&wire.Welcome{Reception: reception, ClusterId: own, LeaderId: n.id.NodeID, LeaderAddress: n.port.Advertised()})
 }
@@ -383,6 +386,9 @@ func (n *Node) tendServer(list *List, s raft.Server) error {
 		n.logger.Info("node removed", "node", nodeID)
 		return n.raft.RemoveServer(s.ID, 0, changeTimeout).Error()
 	}
+	if own := raft.ServerAddress(n.port.Advertised()); nodeID == n.id.NodeID && s.Address != own {
+		return n.raft.AddVoter(s.ID, own, 0, changeTimeout).Error() // this leader has moved
+	}
 	r, fresh := n.health.of(nodeID)
 	if s.Suffrage == raft.Voter || !fresh || r.applied+caughtUp < n.fsm.Applied() || r.term != n.raft.CurrentTerm() {
 		return nil
@@ -458,10 +464,20 @@ func (n *Node) RemovePeer(ctx context.Context, nodeID string) error {
 		_, err := n.callLeader(ctx, callRemove, []byte(nodeID))
 		return err
 	}
-	if err := n.sparePeer(nodeID); err != nil {
+	patience, cancel := context.WithTimeout(ctx, healthPatience)
+	defer cancel()
+	err := n.sparePeer(nodeID)
+	for err != nil && patience.Err() == nil { // a new leader has yet to hear from everybody
+		select {
+		case <-patience.Done():
+		case <-time.After(tendInterval):
+		}
+		err = n.sparePeer(nodeID)
+	}
+	if err != nil {
 		return err
 	}
-	_, err := n.changeList(ctx, nil, nil, func(l *List) error {
+	_, err = n.changeList(ctx, nil, nil, func(l *List) error {
 		if l.Find(nodeID) == nil {
 			return conclave.Errorf(conclave.NotFound, "no such node")
 		}
@@ -516,7 +532,20 @@ func (n *Node) awaitOtherLeader(ctx context.Context) error {
 }
 
 // Leave hands leadership over and takes this node off the list. It runs on, cut off, until Shutdown.
-func (n *Node) Leave(ctx context.Context) error { return n.RemovePeer(ctx, n.id.NodeID) }
+func (n *Node) Leave(ctx context.Context) error {
+	err := n.RemovePeer(ctx, n.id.NodeID)
+	if !conclave.Is(err, conclave.Unavailable) {
+		return err
+	}
+	// The answer may have been cut off with this node: ask whether it is still on the list.
+	if asked := n.introduce(ctx); asked != nil {
+		n.logger.Debug("asked after leaving", "answer", asked)
+	}
+	if l := n.roster.List(); l != nil && l.Find(n.id.NodeID) == nil {
+		return nil
+	}
+	return err
+}
 
 // Members are the nodes of the list, with what is known of them besides.
 func (n *Node) Members() []Member {

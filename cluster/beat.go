@@ -23,6 +23,8 @@ func (n *Node) beat(ctx context.Context) {
 			e, err := n.pulseTimeout(ctx, leader)
 			if err == nil && e.GetLeader() && e.GetTime() != 0 {
 				n.clock.Hear(e.GetTime(), n.mono()-began)
+			} else {
+				pause = fastBeatInterval
 			}
 		}
 		if _, known := n.clock.Now(); !known || !n.votes() {
@@ -55,7 +57,7 @@ func (n *Node) pulse(ctx context.Context, to string, b *wire.Beat) (*wire.Echo, 
 // pulsed answers a beat.
 func (n *Node) pulsed(from string, b *wire.Beat) *wire.Echo {
 	term, _ := n.order.OpenTerm()
-	if !b.GetAsk() && term != 0 {
+	if !b.GetAsk() {
 		n.health.note(from, b)
 	}
 	e := &wire.Echo{Leader: term != 0, Wall: n.config.Wall().UnixNano()}

@@ -24,6 +24,7 @@ import (
 // Timings of forming.
 const (
 	formPause      = 250 * time.Millisecond
+	lostPause      = time.Second     // while the node is in the configuration, but hears no leader
 	formedPause    = 5 * time.Second // once the node is in the configuration, to notice when it isn't any more
 	joinPause      = 2 * time.Second // between attempts to find others by gossip
 	introduceLimit = 5 * time.Second
@@ -43,7 +44,10 @@ func (n *Node) form(ctx context.Context) {
 		err := n.formOnce(ctx)
 		switch {
 		case err != nil:
-			n.logger.Debug("not in a cluster yet", "reason", err)
+			n.logger.Debug("not in the cluster", "reason", err)
+			if n.settled() {
+				pause = lostPause
+			}
 		case n.settled():
 			pause = formedPause
 		}
@@ -82,7 +86,7 @@ func (n *Node) formOnce(ctx context.Context) error {
 	if o := n.origin.Load(); o.Founding {
 		return n.found(o.ClusterID)
 	}
-	if n.settled() {
+	if n.settled() && n.InQuorum() {
 		return nil
 	}
 	if n.clusterID() == "" && !n.mayFound() {

@@ -196,7 +196,7 @@ func (n *Node) callLeader(ctx context.Context, method string, body []byte) ([]by
 func (n *Node) registerHandlers() {
 	leads := func(h Handler) Handler {
 		return func(ctx context.Context, from Member, body []byte) ([]byte, error) {
-			if !n.IsLeader() {
+			if n.awaitTerm(ctx) == 0 {
 				return nil, unavailable("this node doesn't lead", busyRetry)
 			}
 			return h(ctx, from, body)

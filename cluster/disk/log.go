@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 )
 
 // Limits of the log store.
@@ -75,13 +76,31 @@ func OpenLog(dir, kind string, logger hclog.Logger, fatal func(error)) (*Log, er
 	if kind == "bolt" {
 		inner, err = raftboltdb.New(raftboltdb.Options{Path: filepath.Join(path, "log.db"), MsgpackUseNewTimeFormat: true})
 	} else {
-		inner, err = wal.Open(path, wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(logger))
+		inner, err = openWAL(path, logger)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
 	return newLog(inner, fatal), nil
 }
+
+// walAndMeta closes what raft-wal's own Close leaves open: the database of its segments, which is locked.
+type walAndMeta struct {
+	*wal.WAL
+	meta *metadb.BoltMetaDB
+}
+
+func openWAL(path string, logger hclog.Logger) (innerLog, error) {
+	meta := &metadb.BoltMetaDB{}
+	w, err := wal.Open(path, wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(logger), wal.WithMetaStore(meta))
+	if err != nil {
+		return nil, errors.Join(err, meta.Close())
+	}
+	return &walAndMeta{w, meta}, nil
+}
+
+// Close closes both.
+func (w *walAndMeta) Close() error { return errors.Join(w.WAL.Close(), w.meta.Close()) }
 
 func newLog(inner innerLog, fatal func(error)) *Log {
 	m, ok := inner.(raft.MonotonicLogStore)
