@@ -235,3 +235,9 @@ func dropTerms(keys *crypto.SpaceKeys) error {
 	}
 	return nil
 }
+
+// OldSpaces counts the spaces that still hold keys of an earlier term: work that the re-encryption has before it.
+func (v *Vault) OldSpaces() (int, error) {
+	old, err := v.oldSpaces()
+	return len(old), err
+}
