@@ -3,6 +3,7 @@ package pipeline
 import (
 	"crypto/x509"
 	"encoding/json"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +18,11 @@ import (
 type Recorder struct {
 	node    string
 	current atomic.Pointer[recorderKeys]
+	buffers sync.Pool // of *[]byte: encoded records, which live until they are sealed
 }
+
+// maxPooledRecord bounds the buffers that are kept, in bytes.
+const maxPooledRecord = 16 << 10
 
 // recorderKeys are the ciphers for one version of the keyring.
 type recorderKeys struct {
@@ -56,7 +61,15 @@ func (r *Recorder) Record(tx *store.Tx, run *run, resp *conclave.Response, failu
 	if err != nil {
 		return fsm.AuditRecord{}, err
 	}
-	digest, box, err := keys.sealer.Seal(audit.Encode(nil, entry, keys.hasher))
+	buffer, ok := r.buffers.Get().(*[]byte)
+	if !ok {
+		buffer = new([]byte)
+	}
+	*buffer = audit.Encode((*buffer)[:0], entry, keys.hasher)
+	digest, box, err := keys.sealer.Seal(*buffer)
+	if cap(*buffer) <= maxPooledRecord {
+		r.buffers.Put(buffer)
+	}
 	return fsm.AuditRecord{Digest: digest, Box: box}, err
 }
 
