@@ -157,6 +157,19 @@ func Prepared[T any](ctx context.Context) (T, bool) {
 	return value, ok
 }
 
+type requestIDKey struct{}
+
+// WithRequestID returns a context that names the request it belongs to, for what is executed outside a transaction.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+// RequestID is the request that ctx belongs to, empty if it names none.
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
 // Router finds the route for a path and an operation. It is immutable and safe for concurrent use.
 type Router struct{ root *node }
 
@@ -297,6 +310,15 @@ func (n *node) find(op Operation, path string, values []string) (found *leaf, go
 		return l, append(values, path), true
 	}
 	return nil, nil, known || n.rest != nil
+}
+
+// FindAny returns a route for path whatever its operation, op if there is one for it: what documentation is shown of.
+func (rt *Router) FindAny(op Operation, path string) (*Route, map[string]string, error) {
+	route, params, err := rt.Find(op, path)
+	for other := Read; err != nil && other <= Scan; other++ {
+		route, params, err = rt.Find(other, path)
+	}
+	return route, params, err
 }
 
 // Routes calls visit for every route in no particular order.

@@ -91,7 +91,7 @@ func (p *Pipeline) Handle(ctx context.Context, req *conclave.Request) (*conclave
 
 	run := &run{pipeline: p, request: req}
 	resp, err := run.untilJudged(ctx)
-	if err != nil || run.call == nil || run.call.route.Finish == nil {
+	if err != nil || req.Help || run.call == nil || run.call.route.Finish == nil {
 		return resp, err
 	}
 	leave() // what finishes a request may wait for all others: sealing does

@@ -68,11 +68,15 @@ func (r *routing) resolve(tx *store.Tx, req *conclave.Request, t *target) error 
 		return err
 	}
 	t.mount, t.entry, t.perCaller = entry.Mount(), entry, opened.perCaller
-	return t.find(opened.router, req.Operation, rest)
+	return t.find(opened.router, req, rest)
 }
 
-func (t *target) find(router *conclave.Router, op conclave.Operation, path string) error {
-	route, params, err := router.Find(op, path)
+func (t *target) find(router *conclave.Router, req *conclave.Request, path string) error {
+	find := router.Find
+	if req.Help {
+		find = router.FindAny
+	}
+	route, params, err := find(req.Operation, path)
 	if err != nil {
 		t.missing = err
 		return nil

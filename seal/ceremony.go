@@ -20,7 +20,7 @@ func (v *Vault) recordCeremony(ctx context.Context, path string, refusal error) 
 	if err != nil || b == nil || !v.mayRecord(path, refusal) {
 		return
 	}
-	entry := &audit.Entry{Time: v.Node.Now(), RequestID: requestID(ctx), Attempt: 1, Node: v.Node.Self().NodeID,
+	entry := &audit.Entry{Time: v.Node.Now(), RequestID: conclave.RequestID(ctx), Attempt: 1, Node: v.Node.Self().NodeID,
 		Operation: conclave.Update, Path: path, Err: refusal}
 	if err := v.commitSealed(ctx, b, entry); err != nil {
 		v.Logger.Warn("a step of the unseal ceremony is not in the audit log", "path", path, "error", err)
@@ -55,16 +55,4 @@ func (v *Vault) mayRecord(path string, refusal error) bool {
 	}
 	v.last[path] = now
 	return true
-}
-
-type requestIDKey struct{}
-
-// WithRequestID lets the record of a ceremony name the request that it belongs to.
-func WithRequestID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, requestIDKey{}, id)
-}
-
-func requestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
 }

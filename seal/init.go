@@ -200,7 +200,7 @@ func (v *Vault) foundingRecord(ctx context.Context, b *blob, keyring *crypto.Key
 	if err != nil {
 		return fsm.AuditRecord{}, err
 	}
-	entry := &audit.Entry{Time: v.Node.Now(), RequestID: requestID(ctx), Attempt: 1, Node: v.Node.Self().NodeID,
+	entry := &audit.Entry{Time: v.Node.Now(), RequestID: conclave.RequestID(ctx), Attempt: 1, Node: v.Node.Self().NodeID,
 		Operation: conclave.Update, Path: "sys/init"}
 	digest, box, err := sealer.Seal(audit.Encode(nil, entry, audit.NewHasher(keyring.AuditHMAC)))
 	return fsm.AuditRecord{Digest: digest, Box: box}, err

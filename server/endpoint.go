@@ -239,7 +239,7 @@ func (e *endpoint) execute(ctx context.Context, w http.ResponseWriter, req *conc
 
 // serveStatus answers an operation that works on a sealed vault, without the envelope.
 func (e *endpoint) serveStatus(w http.ResponseWriter, r *http.Request, req *conclave.Request) int {
-	ctx, cancel := context.WithTimeout(r.Context(), e.duration)
+	ctx, cancel := context.WithTimeout(conclave.WithRequestID(r.Context(), req.ID), e.duration)
 	defer cancel()
 	resp, err := e.answerStatus(ctx, req)
 	if err != nil {
@@ -301,7 +301,7 @@ func (e *endpoint) fail(w http.ResponseWriter, id string, err error) int {
 		answer.raw("{\"errors\":[]}\n")
 	}
 	header := w.Header()
-	header["Content-Type"] = jsonType
+	header["Content-Type"], header["X-Request-Id"] = jsonType, []string{id}
 	if f.retryAfter > 0 {
 		header["Retry-After"] = []string{retrySeconds(f.retryAfter)}
 	}

@@ -454,3 +454,16 @@ func TestOpenAPIDescribesWhatIsMounted(t *testing.T) {
 		}
 	}
 }
+
+func TestHelpDependsOnNoOperation(t *testing.T) {
+	v := openVault(t)
+	for _, path := range []string{"sys/seal", "sys/mounts/secret", "secret/data/x", "auth/token/create"} {
+		resp, err := v.pipeline.Handle(t.Context(), &conclave.Request{ID: "help", Operation: conclave.Read, Path: path, Token: v.root, Help: true})
+		if err != nil || resp.Raw == nil || !strings.Contains(string(resp.Raw.Body), `"help":"`) {
+			t.Errorf("help for %s: %v", path, err)
+		}
+	}
+	if v.daemon.vault.Sealed() {
+		t.Error("asking what sealing is has sealed the vault")
+	}
+}

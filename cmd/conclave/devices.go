@@ -48,17 +48,20 @@ type runningDevice struct {
 
 // deviceSet is the devices that this node writes.
 type deviceSet struct {
-	mu      sync.Mutex               // guards running
+	mu      sync.Mutex               // guards all below
 	running map[string]runningDevice // path and file → what writes it
+	refused map[string]bool          // path and file → this node has said that it can't write it
 }
 
 // followDevices writes every enabled audit device while this node is open, until ctx ends.
 func (d *daemon) followDevices(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for {
-		if err := d.updateDevices(ctx, group); err != nil && ctx.Err() == nil {
+	for failing := false; ; {
+		err := d.updateDevices(ctx, group)
+		if err != nil && !failing && ctx.Err() == nil {
 			d.log.Warn("audit devices can't be looked up", "error", err)
 		}
+		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return errors.Join(group.Wait())
@@ -77,7 +80,7 @@ func (d *daemon) updateDevices(ctx context.Context, group *errgroup.Group) error
 	d.devices.mu.Lock()
 	defer d.devices.mu.Unlock()
 	if d.devices.running == nil {
-		d.devices.running = map[string]runningDevice{}
+		d.devices.running, d.devices.refused = map[string]runningDevice{}, map[string]bool{}
 	}
 	for key, running := range d.devices.running {
 		if _, still := enabled[key]; !still {
@@ -92,7 +95,10 @@ func (d *daemon) updateDevices(ctx context.Context, group *errgroup.Group) error
 		sink, err := audit.NewFileSink(audit.FileSinkConfig{Path: device.FilePath(), Folders: d.folders, Source: auditSource{d},
 			Opener: opener, Since: device.Enabled})
 		if err != nil {
-			d.log.Error("an audit device can't be written on this node", "device", device.Path, "error", err)
+			if !d.devices.refused[key] {
+				d.log.Error("an audit device can't be written on this node", "device", device.Path, "error", err)
+				d.devices.refused[key] = true
+			}
 			continue
 		}
 		deviceCtx, cancel := context.WithCancel(ctx)
