@@ -276,6 +276,7 @@ func TestForgottenLogComesBackAsAnotherServer(t *testing.T) {
 
 func TestRemovedNodeIsCutOff(t *testing.T) {
 	l, _ := three(t)
+	l.signList()
 	leader, n := l.leader(), l.follower()
 	asked := leader
 	for _, other := range l.running() {
@@ -304,6 +305,7 @@ func TestRemovedNodeIsCutOff(t *testing.T) {
 
 func TestNodeThatLeavesIsOffTheList(t *testing.T) {
 	l, _ := three(t)
+	l.signList()
 	n := l.leader() // which hands over first
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -52,6 +53,9 @@ func (c *labConn) Close() error {
 }
 
 func newLab(t testing.TB, expect int) *lab {
+	if test, ok := t.(*testing.T); ok {
+		test.Parallel() // labs wait more than they work
+	}
 	l := &lab{t: t, dir: t.TempDir(), expect: expect, nodes: make(map[string]*labNode), conns: make(map[*labConn]struct{}), cut: make(map[string]bool)}
 	t.Cleanup(func() {
 		for id := range l.running() {
@@ -252,6 +256,32 @@ func (l *lab) follower() *labNode {
 	}
 	l.t.Fatal("there is no follower")
 	return nil
+}
+
+// signList signs the list of members with a new cluster key and lets every node sign later ones. It waits until all have
+// pinned the key.
+func (l *lab) signList() ed25519.PrivateKey {
+	l.t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	sign := func(message []byte) []byte { return ed25519.Sign(private, message) }
+	if err := l.leader().SignList(context.Background(), public, sign); err != nil {
+		l.t.Fatalf("sign list: %v", err)
+	}
+	for _, n := range l.running() {
+		n.SetSigner(public, sign)
+	}
+	await(l.t, "the signed list on every node", func() bool {
+		for _, n := range l.running() {
+			if list := n.roster.List(); list == nil || !list.Signed() {
+				return false
+			}
+		}
+		return true
+	})
+	return private
 }
 
 const (

@@ -33,7 +33,7 @@ const (
 	heartbeatTimeout = 400 * time.Millisecond
 	electionTimeout  = 400 * time.Millisecond
 	leaseTimeout     = 300 * time.Millisecond
-	raftIOTimeout    = 10 * time.Second
+	raftIOTimeout    = 3 * time.Second
 	raftPool         = 3
 	raftInFlight     = 3  // append requests per follower
 	maxAppendEntries = 16 // per append request: 8 MiB of full entries

@@ -332,9 +332,9 @@ func (l *lane) dispatch(w *way) {
 	}
 	l.s.stats.sent(len(txs), w.stream != nil)
 	if w.stream == nil {
-		l.s.options.Order.take(&parcel{txs: txs, bytes: bytes, deadline: deadline, answer: func(status wire.Status, _ uint64, outcomes []fsm.Outcome) {
+		l.s.options.Order.take(&parcel{txs: txs, bytes: bytes, term: w.term, deadline: deadline, answer: func(status wire.Status, _ uint64, outcomes []fsm.Outcome) {
 			l.land(w, f, status, outcomes)
-		}}, l.kind, w.term, "", 0)
+		}}, l.kind, "", 0)
 		return
 	}
 	b := &wire.Batch{Number: number, TimeoutMs: uint32(min(deadline.Sub(now), maxCommitTime) / time.Millisecond), Transactions: fsm.EncodeTransactions(nil, txs)}

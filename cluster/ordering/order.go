@@ -43,6 +43,7 @@ const (
 type parcel struct {
 	txs      []*fsm.Transaction
 	bytes    int
+	term     uint64 // that its sender believes in: it is proposed in no other
 	deadline time.Time
 	fence    bool // no transactions: answered when all before it are
 	// answer is called once. outcomes is nil unless the status is DONE.
@@ -139,9 +140,9 @@ func (o *Order) begin(sender string) (stream uint64) {
 	return o.streams[sender]
 }
 
-// take queues a parcel that names the given term, or answers at once that it will not. A parcel of a sender's older
+// take queues a parcel that names the open term, or answers at once that it will not. A parcel of a sender's older
 // stream is never taken: its sender may be fencing.
-func (o *Order) take(p *parcel, lane priority, term uint64, sender string, stream uint64) {
+func (o *Order) take(p *parcel, lane priority, sender string, stream uint64) {
 	limit := maxOrderBytes
 	if lane == urgent {
 		limit = maxUrgentBytes
@@ -149,7 +150,7 @@ func (o *Order) take(p *parcel, lane priority, term uint64, sender string, strea
 	o.mu.Lock()
 	status := wire.Status_DONE
 	switch {
-	case o.term == 0 || o.term != term:
+	case o.term == 0 || o.term != p.term:
 		status = wire.Status_NOT_LEADER
 	case sender != "" && o.streams[sender] != stream:
 		status = wire.Status_NOT_LEADER
@@ -194,6 +195,7 @@ func (o *Order) Run(ctx context.Context) {
 				return
 			}
 			parcels, lane, term := o.next()
+			parcels = o.ofTerm(parcels, lane, term)
 			if !o.propose(parcels, lane, term) {
 				<-o.slots
 			}
@@ -252,6 +254,19 @@ func (o *Order) next() (parcels []*parcel, lane priority, term uint64) {
 		o.queues[lane] = queue[taken:]
 	}
 	return parcels, lane, o.term
+}
+
+// ofTerm refuses the parcels of an earlier term: their senders may take them for dead already.
+func (o *Order) ofTerm(parcels []*parcel, lane priority, term uint64) []*parcel {
+	live := parcels[:0]
+	for _, p := range parcels {
+		if p.term != term {
+			o.drop(lane, wire.Status_NOT_LEADER, p)
+			continue
+		}
+		live = append(live, p)
+	}
+	return live
 }
 
 // release gives bytes back to a lane's budget.

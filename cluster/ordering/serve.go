@@ -85,7 +85,8 @@ func (o *Order) Serve(stream wire.Cluster_CommitServer, nodeID string, term uint
 			continue
 		}
 		p.answer = answer
-		o.take(p, kind, term, sender, number)
+		p.term = term
+		o.take(p, kind, sender, number)
 	}
 }
 

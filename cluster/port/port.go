@@ -28,7 +28,8 @@ const (
 	maxHandshakes     = 64  // at once; more wait to be accepted
 	maxStrangers      = 16  // open connections of nodes that aren't members
 	maxConnections    = 512 // open connections in all
-	maxPreambleBytes  = 1 + 32 + 1 + 64
+	maxClusterID      = 32  // bytes, in a preamble
+	maxNodeID         = 64  // bytes, in a preamble
 	protocolRaft      = "conclave-raft"
 	protocolGRPC      = "h2"
 	acceptRetryPause  = 20 * time.Millisecond
@@ -295,28 +296,43 @@ func (t *Port) admit(c *Conn) error {
 
 func (t *Port) readPreamble(c *Conn) error {
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
-	var parts [2]string
-	for i, limit := range []int{32, 64} {
-		var n [1]byte
-		if _, err := io.ReadFull(c, n[:]); err != nil {
-			return err
-		}
-		if int(n[0]) > limit {
-			return errors.New("preamble is too long")
-		}
-		b := make([]byte, n[0])
-		if _, err := io.ReadFull(c, b); err != nil {
-			return err
-		}
-		parts[i] = string(b)
+	cluster, node, err := parsePreamble(c)
+	if err != nil {
+		return err
 	}
-	if id := t.clusterID(); id == "" || parts[0] != id {
+	if id := t.clusterID(); id == "" || cluster != id {
 		return errors.New("the peer is of another cluster")
 	}
-	if parts[1] != c.NodeID {
+	if node != c.NodeID {
 		return errors.New("the peer's node id isn't its certificate's")
 	}
 	return c.SetDeadline(time.Time{})
+}
+
+// preamble is what a Raft connection starts with; see Port.
+func preamble(cluster, node string) []byte {
+	b := make([]byte, 0, 2+len(cluster)+len(node))
+	b = append(append(b, byte(len(cluster))), cluster...)
+	return append(append(b, byte(len(node))), node...)
+}
+
+func parsePreamble(r io.Reader) (cluster, node string, err error) {
+	var parts [2]string
+	for i, limit := range []int{maxClusterID, maxNodeID} {
+		var n [1]byte
+		if _, err := io.ReadFull(r, n[:]); err != nil {
+			return "", "", err
+		}
+		if int(n[0]) > limit {
+			return "", "", errors.New("preamble is too long")
+		}
+		b := make([]byte, n[0])
+		if _, err := io.ReadFull(r, b); err != nil {
+			return "", "", err
+		}
+		parts[i] = string(b)
+	}
+	return parts[0], parts[1], nil
 }
 
 // Introduce opens a gRPC connection to whoever is there, who may be a stranger.

@@ -32,11 +32,7 @@ func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	if err != nil {
 		return nil, err
 	}
-	cluster, self := s.t.clusterID(), s.t.id.NodeID
-	preamble := make([]byte, 0, maxPreambleBytes)
-	preamble = append(append(preamble, byte(len(cluster))), cluster...)
-	preamble = append(append(preamble, byte(len(self))), self...)
-	if _, err := conn.Write(preamble); err != nil {
+	if _, err := conn.Write(preamble(s.t.clusterID(), s.t.id.NodeID)); err != nil {
 		conn.Close()
 		return nil, err
 	}
