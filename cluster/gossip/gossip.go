@@ -2,6 +2,7 @@
 package gossip
 
 import (
+	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -24,6 +26,8 @@ import (
 const (
 	gossipLeaveTimeout  = time.Second
 	gossipUpdateTimeout = 2 * time.Second
+	resolveTimeout      = 5 * time.Second
+	reclaimTime         = time.Second // after which a node that failed may come back at another address
 	maxGossiped         = 4 * roster.MaxMembers
 )
 
@@ -39,7 +43,7 @@ type Meta struct {
 // Options say who gossips, where.
 type Options struct {
 	NodeID  string
-	Address string // to listen on, host:port; empty: gossip is off
+	Address string // to listen on, host:port, the host an address or a name; empty: gossip is off
 	Secret  []byte // the cluster secret
 	Logger  hclog.Logger
 	OnNews  func() // called when a node comes, goes or changes; it must not block
@@ -80,8 +84,13 @@ func Start(o Options, self Meta) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gossip address: %w", err)
 	}
+	bind, advertise, err := addresses(host, self.Address)
+	if err != nil {
+		return nil, err
+	}
 	config := memberlist.DefaultLANConfig()
-	config.Name, config.BindAddr, config.BindPort, config.AdvertisePort = o.NodeID, host, int(port), int(port)
+	config.Name, config.BindAddr, config.BindPort, config.AdvertisePort = o.NodeID, bind, int(port), int(port)
+	config.AdvertiseAddr, config.DeadNodeReclaimTime = advertise, reclaimTime
 	config.SecretKey, config.Label = key, "conclave"
 	config.GossipVerifyIncoming, config.GossipVerifyOutgoing = true, true
 	config.Delegate, config.Events = g, g
@@ -94,6 +103,49 @@ func Start(o Options, self Meta) (*Gossip, error) {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
 	return g, nil
+}
+
+// addresses are the IP address to listen on, and the one that others are told, for memberlist knows no names. Where it
+// listens on every address, others are told that of the cluster address; if that has none, which is no address that
+// others could dial either, the choice is left to memberlist.
+func addresses(host, clusterAddress string) (bind, advertise string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
+	defer cancel()
+	ip, err := resolve(ctx, host)
+	if err != nil {
+		return "", "", fmt.Errorf("gossip address: %w", err)
+	}
+	if !ip.IsUnspecified() {
+		return ip.String(), "", nil
+	}
+	name, _, err := net.SplitHostPort(clusterAddress)
+	if err != nil {
+		return ip.String(), "", nil
+	}
+	if announced, err := resolve(ctx, name); err == nil && !announced.IsUnspecified() {
+		advertise = announced.String()
+	}
+	return ip.String(), advertise, nil
+}
+
+// resolve is an address of host, one of IPv4 if there is one; an empty host means every address of this machine.
+func resolve(ctx context.Context, host string) (netip.Addr, error) {
+	if host == "" {
+		return netip.IPv4Unspecified(), nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap(), nil
+	}
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, ip := range found {
+		if ip.Unmap().Is4() {
+			return ip.Unmap(), nil
+		}
+	}
+	return found[0].Unmap(), nil
 }
 
 // Join contacts the given addresses and returns how many answered.
