@@ -101,8 +101,12 @@ func (n *Node) caller(ctx context.Context, method string) (*port.Conn, error) {
 	if method == introduceMethod {
 		return conn, nil
 	}
-	if _, listed := n.roster.Member(conn.SPKI); !listed || conn.NodeID == "" {
+	if _, listed := n.roster.Member(conn.SPKI); !listed {
 		return nil, status.Error(codes.PermissionDenied, "not a member of this cluster")
+	}
+	if conn.NodeID == "" { // it was made before this node had the list with the caller: the next one is a member's
+		conn.Close()
+		return nil, status.Error(codes.Unavailable, "this node has only now learned that the caller is a member")
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	cluster, node := md.Get(headerCluster), md.Get(headerNode)
