@@ -97,11 +97,14 @@ func (v *Vault) Reencrypt(ctx context.Context) error {
 	}
 }
 
-// oldSpace is a space that holds keys of more than one term.
+// oldSpace is a space that holds keys of more than one term, as it was when the walk through it began.
 type oldSpace struct {
 	space conclave.Space
-	root  bool
+	root  bool   // it is the system space, whose keys are in the keyring
+	term  uint32 // of the system space: the active key then, which all of it has after the walk
 }
+
+var errRotatedAgain = conclave.Errorf(conclave.Unavailable, "the keys were rotated again meanwhile")
 
 // reencryptAll works through the spaces that have old keys. done says that there is nothing left.
 func (v *Vault) reencryptAll(ctx context.Context) (done bool, err error) {
@@ -127,8 +130,8 @@ func (v *Vault) oldSpaces() ([]oldSpace, error) {
 	}
 	defer tx.Close()
 	var old []oldSpace
-	if len(tx.Keyring().Root.Data) > 1 {
-		old = append(old, oldSpace{root: true})
+	if root := tx.Keyring().Root; len(root.Data) > 1 {
+		old = append(old, oldSpace{root: true, term: root.Active})
 	}
 	spaces, err := mount.Spaces(tx.System())
 	if err != nil {
@@ -194,7 +197,8 @@ func (s oldSpace) open(tx *store.Tx) (*store.View, error) {
 	return tx.Space(s.space, "", nil)
 }
 
-// dropOld removes the old keys of a space. A record that was written with one of them meanwhile would have been judged
+// dropOld removes the old keys of a space that was walked through, unless a rotation came since: then what the walk has
+// sealed anew has a key that is old by now. A record that was written with one of them meanwhile would have been judged
 // against the keyring or mount table that this changes, so there is none.
 func (v *Vault) dropOld(ctx context.Context, s oldSpace) error {
 	tx, err := v.Store.Begin()
@@ -204,6 +208,9 @@ func (v *Vault) dropOld(ctx context.Context, s oldSpace) error {
 	defer tx.Close()
 	if s.root {
 		keyring := tx.Keyring().Clone()
+		if keyring.Root.Active != s.term {
+			return errRotatedAgain
+		}
 		if err := dropTerms(keyring.Root); err != nil {
 			return err
 		}
@@ -215,7 +222,7 @@ func (v *Vault) dropOld(ctx context.Context, s oldSpace) error {
 			return space, nil
 		}
 		if !bytes.Equal(space.Keys, s.space.Keys) {
-			return space, conclave.Errorf(conclave.Unavailable, "the keys were rotated again meanwhile")
+			return space, errRotatedAgain
 		}
 		return changeKeys(space, dropTerms)
 	}); err != nil {
