@@ -49,7 +49,7 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// startLab starts a cluster that ends with the test. If the test fails, it says where the nodes' logs are.
+// startLab starts a cluster that ends with the test. If the test fails, the nodes' logs end with their stacks and are kept.
 func startLab(t *testing.T, nodes int) *lab.Lab {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "conclave-lab-")
@@ -61,6 +61,11 @@ func startLab(t *testing.T, nodes int) *lab.Lab {
 		t.Fatalf("start a lab of %d nodes: %v", nodes, err)
 	}
 	t.Cleanup(func() {
+		for n := 1; t.Failed() && n <= nodes; n++ {
+			if l.Running(n) && l.Dump(n) != nil {
+				t.Logf("node %d does not say what it was doing", n)
+			}
+		}
 		if err := l.Close(); err != nil {
 			t.Errorf("close the lab: %v", err)
 		}

@@ -37,6 +37,9 @@ func (l *Lab) Kill(n int) error { return l.end(n, syscall.SIGKILL) }
 // Terminate asks node n to stop with SIGTERM and returns when it is gone.
 func (l *Lab) Terminate(n int) error { return l.end(n, syscall.SIGTERM) }
 
+// Dump ends node n with SIGQUIT: what its goroutines were doing is then at the end of its log.
+func (l *Lab) Dump(n int) error { return l.end(n, syscall.SIGQUIT) }
+
 func (l *Lab) end(n int, how syscall.Signal) error {
 	p := l.process(n)
 	if p == nil {
@@ -124,16 +127,17 @@ func (l *Lab) StartByCommand(ctx context.Context, n int) error {
 	defer os.Remove(output.Name())
 	defer output.Close()
 	command.Stdout, command.Stderr = output, output
-	if err := command.Run(); err != nil {
-		said, _ := os.ReadFile(output.Name())
-		return fmt.Errorf("conclave local start %d: %w\n%s", n, err, said)
-	}
+	runErr := command.Run()
+	// The process is to be ended with the others even if the command gave up on it.
 	again, err := Open(filepath.Join(l.dir, "cluster.json"))
-	if err != nil {
-		return err
+	if err == nil {
+		l.setProcess(n, again.process(n))
 	}
-	l.setProcess(n, again.process(n))
-	return nil
+	if runErr != nil {
+		said, _ := os.ReadFile(output.Name())
+		return fmt.Errorf("conclave local start %d: %w\n%s", n, runErr, said)
+	}
+	return err
 }
 
 // shareEvery is how many polls lie between two rounds of shares: an early one may come before the node knows its seal.

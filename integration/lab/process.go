@@ -70,7 +70,7 @@ func (p *process) alive() bool {
 
 func (p *process) signal(s syscall.Signal) error {
 	if !p.alive() {
-		if s == syscall.SIGKILL || s == syscall.SIGTERM {
+		if s == syscall.SIGKILL || s == syscall.SIGTERM || s == syscall.SIGQUIT {
 			return nil
 		}
 		return fmt.Errorf("process %d has ended", p.pid)
