@@ -46,7 +46,7 @@ type settlement struct {
 func (f *FSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
 // ApplyBatch applies entries in order, in one Pebble batch unless they are very large. The response to a command is a
-// *BatchResult, or nil if the command was applied before. It panics where going on would let replicas diverge: storage
+// *BatchResult, or nil if the command was applied before. It is fatal where going on would let replicas diverge: storage
 // that fails, a malformed entry, a format that is too new.
 func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	f.applying.Lock()
@@ -81,7 +81,7 @@ const maxPending = 4 << 20
 func (f *FSM) applyCommand(a *applier, l *raft.Log) *BatchResult {
 	c, err := a.decoder.command(l.Data)
 	if err != nil {
-		panic(fmt.Sprintf("apply entry %d: %v", l.Index, err))
+		a.must(err, fmt.Sprintf("apply entry %d", l.Index))
 	}
 	result := &BatchResult{Index: l.Index}
 	if c.term != 0 && c.term != l.Term {
@@ -96,12 +96,12 @@ func (f *FSM) applyCommand(a *applier, l *raft.Log) *BatchResult {
 		a.next.opened = max(a.next.opened, c.term)
 	case kindFormat:
 		if c.format > FormatVersion {
-			panic(fmt.Sprintf("apply entry %d: %v", l.Index, &FormatError{Needed: c.format}))
+			a.must(&FormatError{Needed: c.format}, fmt.Sprintf("apply entry %d", l.Index))
 		}
 		a.next.format = max(a.next.format, c.format)
 	case kindRotate:
 		seq, err := a.epoch.log.Rotate(l.Index, a.next.time, c.reason)
-		must(err, "begin an epoch of the audit log")
+		a.must(err, "begin an epoch of the audit log")
 		result.Outcomes = []Outcome{{Verdict: Committed, Index: l.Index, Seq: seq}}
 	case kindPrune:
 		result.Outcomes = []Outcome{{Verdict: Refused, Index: l.Index}}
@@ -117,7 +117,7 @@ func (f *FSM) dropCommand(a *applier, c *command, result *BatchResult) {
 	f.stats.dropped.Add(1)
 	for range c.count {
 		t, err := a.decoder.transaction(false)
-		must(err, "apply a batch")
+		a.must(err, "apply a batch")
 		f.settle(a, t.id, result, Outcome{Verdict: Dead, Index: result.Index})
 	}
 }
@@ -128,7 +128,7 @@ func (f *FSM) applyTransactions(a *applier, c *command, result *BatchResult) {
 	result.Outcomes = make([]Outcome, 0, c.count)
 	for i := range c.count {
 		t, err := a.decoder.transaction(false)
-		must(err, "apply a batch")
+		a.must(err, "apply a batch")
 		outcome := Outcome{Verdict: Recorded, Index: result.Index}
 		if t.writing {
 			outcome.Verdict, outcome.Write = a.judge(t, result.Index)
@@ -140,12 +140,12 @@ func (f *FSM) applyTransactions(a *applier, c *command, result *BatchResult) {
 		}
 		if len(t.box) > 0 && (!t.writing || outcome.Verdict == Committed) {
 			outcome.Seq, err = a.epoch.log.Append(result.Index, a.next.time, audit.Sealed{Digest: t.digest, Box: t.box})
-			must(err, "append to the audit log")
+			a.must(err, "append to the audit log")
 			a.unsynced += len(t.box)
 		}
 		f.settle(a, t.id, result, outcome)
 	}
-	must(a.decoder.end(), "apply a batch")
+	a.must(a.decoder.end(), "apply a batch")
 }
 
 func (f *FSM) settle(a *applier, id ProposalID, result *BatchResult, o Outcome) {
@@ -216,9 +216,9 @@ func (a *applier) stored(key []byte) uint64 {
 	if errors.Is(err, pebble.ErrNotFound) {
 		return absent(key[0])
 	}
-	must(err, "read state")
+	a.must(err, "read state")
 	version, _ := splitItem(item)
-	must(closer.Close(), "read state")
+	a.must(closer.Close(), "read state")
 	return version
 }
 
@@ -281,13 +281,13 @@ func (a *applier) put(key []byte, version uint64, value []byte) {
 	copy(d.Key, key)
 	binary.BigEndian.PutUint64(d.Value, version)
 	copy(d.Value[8:], value)
-	must(d.Finish(), "write state")
+	a.must(d.Finish(), "write state")
 	a.versions.set(key, version)
 	a.unsynced += entryCost + len(key) + 8 + len(value)
 }
 
 func (a *applier) remove(key []byte) {
-	must(a.batch.Delete(key, nil), "write state")
+	a.must(a.batch.Delete(key, nil), "write state")
 	a.versions.set(key, absent(key[0]))
 	a.unsynced += entryCost + len(key)
 }
@@ -306,7 +306,7 @@ func (a *applier) stamp(key []byte, index uint64) {
 func (a *applier) dropSpace(space uint64) {
 	for _, class := range []byte{ClassRecord, ClassCell, ClassStamp} {
 		from := binary.BigEndian.AppendUint64([]byte{class}, space)
-		must(a.batch.DeleteRange(from, prefixEnd(from), nil), "write state")
+		a.must(a.batch.DeleteRange(from, prefixEnd(from), nil), "write state")
 		a.unsynced += entryCost + 2*len(from)
 	}
 	a.versions.drop(space)
@@ -331,35 +331,30 @@ func prefixEnd(prefix []byte) []byte {
 	return nil
 }
 
+func (a *applier) must(err error, what string) { a.epoch.options.must(err, what) }
+
 // commit puts the pending batch in, shows the new state to readers and delivers the outcomes. The order matters: audit
 // frames are written before Pebble learns of them, and are synced before Pebble is flushed.
 func (f *FSM) commit(a *applier) {
 	if a.batch == nil {
 		return
 	}
-	must(a.epoch.log.Flush(), "write the audit log")
+	a.must(a.epoch.log.Flush(), "write the audit log")
 	a.next.audit = a.epoch.log.State()
 	a.meta = a.next.append(a.meta[:0])
-	must(a.batch.Set(positionKey, a.meta, nil), "write state")
+	a.must(a.batch.Set(positionKey, a.meta, nil), "write state")
 	a.unsynced += entryCost + len(a.meta)
 	if a.unsynced >= f.options.FlushBytes {
-		must(a.epoch.flush(), "flush state")
+		a.must(a.epoch.flush(), "flush state")
 		a.unsynced = a.batch.Len()
 	}
 	f.publish(a)
 	a.batch, a.settled = nil, a.settled[:0]
 	if a.prune {
 		a.prune, a.unsynced = false, 0
-		must(a.epoch.log.Sync(), "sync the audit log")
-		must(a.epoch.db.Flush(), "flush state")
-		must(a.epoch.log.RemovePruned(), "prune the audit log")
+		a.must(a.epoch.log.Sync(), "sync the audit log")
+		a.must(a.epoch.db.Flush(), "flush state")
+		a.must(a.epoch.log.RemovePruned(), "prune the audit log")
 	}
 	a.versions.rotate(a.next.applied)
-}
-
-// must panics when storage failed: a node that can't apply what is committed must stop.
-func must(err error, what string) {
-	if err != nil {
-		panic(fmt.Sprintf("%s: %v", what, err))
-	}
 }

@@ -110,7 +110,8 @@ func openEpoch(o *Options) (*epoch, position, error) {
 func openGeneration(o *Options, number uint64) (*epoch, position, error) {
 	e := &epoch{number: number, options: o}
 	e.refs.Store(1)
-	db, err := pebble.Open(o.path(stateDir, generation16(number)), e.pebbleOptions())
+	disk := o.room.FS(o.FS, o.path(stateDir), o.path(auditDir))
+	db, err := pebble.Open(o.path(stateDir, generation16(number)), e.pebbleOptions(disk))
 	if err != nil {
 		return nil, position{}, err
 	}
@@ -125,7 +126,7 @@ func openGeneration(o *Options, number uint64) (*epoch, position, error) {
 	}
 	if err == nil {
 		e.log, err = audit.OpenLog(o.path(auditDir, generation16(number)), at.audit,
-			audit.LogOptions{FS: o.FS, SegmentSize: o.AuditSegment, Capacity: o.AuditCapacity})
+			audit.LogOptions{FS: disk, SegmentSize: o.AuditSegment, Capacity: o.AuditCapacity})
 	}
 	if err != nil {
 		return nil, position{}, errors.Join(err, db.Close())
@@ -133,29 +134,53 @@ func openGeneration(o *Options, number uint64) (*epoch, position, error) {
 	return e, at, nil
 }
 
-func (e *epoch) pebbleOptions() *pebble.Options {
+func (e *epoch) pebbleOptions(disk vfs.FS) *pebble.Options {
 	o := &pebble.Options{
-		FS:                          e.options.FS,
+		FS:                          disk,
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebbleFormat,
 		CacheSize:                   e.options.CacheSize + int64(e.options.MemTableSize), // Pebble takes memtables out of its cache
 		MemTableSize:                uint64(e.options.MemTableSize),
 		MemTableStopWritesThreshold: 3,
 		MaxOpenFiles:                512,
-		Logger:                      pebbleLogger{e.options.Logger.Named("pebble")},
+		Logger:                      pebbleLogger{e.options.Logger.Named("pebble"), e.options},
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		o.Levels[i].FilterType = pebble.TableFilter
 	}
-	// Should Pebble flush by itself after all, the audit log is synced first all the same: what Pebble makes durable
-	// must not speak of records that a crash takes back.
-	o.EventListener = &pebble.EventListener{FlushBegin: func(pebble.FlushInfo) {
-		if e.log != nil {
-			must(e.log.Sync(), "sync the audit log")
-		}
-	}}
+	o.EventListener = e.listener()
 	return o
+}
+
+// listener tells what Pebble's own goroutines do. Pebble holds its mutex while it calls.
+func (e *epoch) listener() *pebble.EventListener {
+	room := e.options.room
+	return &pebble.EventListener{
+		// Should Pebble flush by itself after all, the audit log is synced first all the same: what Pebble makes durable
+		// must not speak of records that a crash takes back.
+		FlushBegin: func(pebble.FlushInfo) {
+			if e.log != nil {
+				e.options.must(e.log.Sync(), "sync the audit log")
+			}
+		},
+		FlushEnd: func(info pebble.FlushInfo) {
+			if info.Err == nil {
+				room.Done()
+			}
+		},
+		CompactionEnd: func(info pebble.CompactionInfo) {
+			if info.Err == nil {
+				room.Done()
+			}
+		},
+		// Pebble tries again at once and for ever. That is right only where the disk is full.
+		BackgroundError: func(err error) {
+			if !room.Failed(err) {
+				e.options.must(err, "write state in the background")
+			}
+		},
+	}
 }
 
 // flush makes what was committed so far durable, soon.
@@ -264,7 +289,10 @@ func syncDir(fs vfs.FS, dir string) error {
 }
 
 // pebbleLogger passes Pebble's messages on.
-type pebbleLogger struct{ to hclog.Logger }
+type pebbleLogger struct {
+	to      hclog.Logger
+	options *Options
+}
 
 func (l pebbleLogger) Infof(format string, args ...any) {
 	if l.to.IsDebug() {
@@ -274,7 +302,7 @@ func (l pebbleLogger) Infof(format string, args ...any) {
 
 func (l pebbleLogger) Errorf(format string, args ...any) { l.to.Error(fmt.Sprintf(format, args...)) }
 
-// Fatalf ends the process by a panic, as Pebble demands.
+// Fatalf ends the process, as Pebble demands.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	panic("pebble: " + fmt.Sprintf(format, args...))
+	l.options.must(fmt.Errorf(format, args...), "pebble")
 }

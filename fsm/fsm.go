@@ -3,13 +3,16 @@ package fsm
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 
 	"conclave/audit"
+	"conclave/internal/room"
 )
 
 // Options configure an FSM.
@@ -28,6 +31,14 @@ type Options struct {
 	AuditCapacity int64
 	// AuditSegment is the size of an audit segment in bytes; default 64 MiB. All nodes need the same.
 	AuditSegment int64
+	// Fatal is called when storage fails for another reason than a full disk, for which the state waits, and when Apply
+	// can't go on. It must not return. Default: panic, which ends the process.
+	Fatal func(error)
+	// RoomPause is the time between attempts to write to a full disk; default 1 s.
+	RoomPause time.Duration
+
+	room   *room.Room
+	health io.Closer // of the operating system's file system
 }
 
 // FSM is the replicated state: Pebble without a write-ahead log (the Raft log is that), the audit log beside it, and
@@ -77,6 +88,7 @@ func Open(options Options) (*FSM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", options.Dir, errors.Join(err, f.Close()))
 	}
+	f.options.room.Begin()
 	return f, nil
 }
 
@@ -87,8 +99,12 @@ func (o *Options) complete() error {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
+	if o.Fatal == nil {
+		o.Fatal = func(err error) { panic(err.Error()) }
+	}
+	o.room = room.New(room.Options{Logger: o.Logger, Pause: o.RoomPause})
 	if o.FS == nil {
-		o.FS = vfs.Default
+		o.FS, o.health = vfs.WithDiskHealthChecks(vfs.Default, slowDisk, nil, o.room.Slow)
 	}
 	if o.CacheSize == 0 {
 		o.CacheSize = 32 << 20
@@ -103,6 +119,17 @@ func (o *Options) complete() error {
 		return errors.New("open state: the memtable must be at least twice the flush threshold")
 	}
 	return nil
+}
+
+// slowDisk is how long an operation on a file may take until the log says that the disk is slow.
+const slowDisk = 5 * time.Second
+
+// must ends the process when storage failed: a node that can't apply what is committed must stop.
+func (o *Options) must(err error, what string) {
+	if err != nil {
+		o.Fatal(fmt.Errorf("%s: %w", what, err))
+		panic("what is fatal to the state must end the process")
+	}
 }
 
 // adopt makes e the state that is applied to and shown.
@@ -155,6 +182,10 @@ func (f *FSM) Audit() *audit.Log {
 // AuditFull reports that the audit log has reached its capacity, so that nothing but a prune should be proposed.
 func (f *FSM) AuditFull() bool { return f.Audit().Full() }
 
+// StopWaiting ends the waiting for room on a full disk: what finds none from here on is fatal. Call it before Raft is shut
+// down, which waits for Apply.
+func (f *FSM) StopWaiting() { f.options.room.Stop() }
+
 // Close makes everything applied durable and closes the state when the last View is released.
 func (f *FSM) Close() error {
 	f.applying.Lock()
@@ -172,5 +203,9 @@ func (f *FSM) Close() error {
 		view.Release()
 	}
 	err := errors.Join(e.log.Sync(), e.db.Flush())
-	return errors.Join(err, e.release())
+	err = errors.Join(err, e.release())
+	if f.options.health != nil {
+		err = errors.Join(err, f.options.health.Close())
+	}
+	return err
 }

@@ -99,7 +99,7 @@ func (f *FSM) WaitApplied(ctx context.Context, index uint64) error {
 // publish commits the pending batch and shows it.
 func (f *FSM) publish(a *applier) {
 	f.mu.Lock()
-	must(a.batch.Commit(pebble.NoSync), "commit state")
+	a.must(a.batch.Commit(pebble.NoSync), "commit state")
 	old := f.view
 	opened := a.next.opened > f.shown.opened
 	f.view, f.shown = nil, a.next
@@ -109,7 +109,7 @@ func (f *FSM) publish(a *applier) {
 	}
 	f.wakeLocked()
 	f.mu.Unlock()
-	must(a.batch.Close(), "commit state")
+	a.must(a.batch.Close(), "commit state")
 	if old != nil {
 		old.Release()
 	}

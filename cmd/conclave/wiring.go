@@ -61,7 +61,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	}()
 
 	// The state comes first: Raft replays into it.
-	if d.state, err = fsm.Open(fsm.Options{Dir: settings.Storage.Path, Logger: log.Named("state")}); err != nil {
+	if d.state, err = fsm.Open(fsm.Options{Dir: settings.Storage.Path, Logger: log.Named("state"), Fatal: d.fatal}); err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", settings.Storage.Path, err)
 	}
 	hpke, err := loadHPKE(filepath.Join(settings.Storage.Path, hpkeFile))
@@ -199,6 +199,9 @@ func (d *daemon) stop() error {
 		d.recorderForget()
 		errs = append(errs, d.vault.Close())
 	}
+	if d.state != nil {
+		d.state.StopWaiting() // or a full disk would keep Raft from stopping
+	}
 	if d.cluster != nil {
 		errs = append(errs, d.cluster.Shutdown())
 	}
@@ -232,11 +235,14 @@ func (d *daemon) clusterConfig(hpkePublic []byte) (cluster.Config, error) {
 		BootstrapExpect: s.Cluster.BootstrapExpect, AdmitToken: s.Cluster.AdmitToken, Version: version, LogStore: logStore,
 		HPKEPublic: hpkePublic, CertificateFile: s.Cluster.TLSCertFile, KeyFile: s.Cluster.TLSKeyFile, CAFile: s.Cluster.TLSCAFile,
 		Logger: d.log.Named("cluster"), Observer: d.metrics,
-		Fatal: func(err error) {
-			d.log.Error("this node can't go on without risking what it acknowledged", "error", err)
-			os.Exit(exitFatal)
-		},
+		Fatal: d.fatal,
 	}, nil
+}
+
+// fatal ends the process.
+func (d *daemon) fatal(err error) {
+	d.log.Error("this node can't go on without risking what it acknowledged", "error", err)
+	os.Exit(exitFatal)
 }
 
 // exitFatal is the exit code of a node that stops rather than risk what it acknowledged.
