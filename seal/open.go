@@ -2,17 +2,18 @@ package seal
 
 import (
 	"context"
-	"errors"
 
 	"conclave"
 	"conclave/cluster"
 	"conclave/crypto"
 	"conclave/fsm"
+	"conclave/store"
 )
 
 // tryOpen combines the shares when there are enough and opens this node.
 func (v *Vault) tryOpen(ctx context.Context, b *blob) error {
 	v.mu.Lock()
+	v.keepOnlyLocked(b)
 	if v.root != nil || len(v.shares) < b.Threshold {
 		v.mu.Unlock()
 		return nil
@@ -61,25 +62,20 @@ func (v *Vault) OpenStatic(ctx context.Context) (bool, error) {
 	return true, v.open(ctx, root)
 }
 
-// open moves root into locked memory, checks that it binds the blob, and lets transactions begin.
+// open checks that root binds the blob, makes sure that initialisation can't be repeated any more, moves root into locked
+// memory and lets transactions begin. On an error the node is as sealed as before.
 func (v *Vault) open(ctx context.Context, root []byte) error {
 	defer crypto.Wipe(root)
-	b, item, tag, err := v.blob()
-	if err != nil {
-		return err
-	}
-	aead, err := crypto.NewAEAD(root)
-	if err != nil {
-		return err
-	}
-	if err := aead.Bound(item, tag); err != nil {
-		return conclave.Errorf(conclave.Internal, "the root key does not bind the seal blob: it was changed")
-	}
-	v.mu.Lock()
-	if v.root != nil {
-		v.mu.Unlock()
+	v.opening.Lock()
+	defer v.opening.Unlock()
+	if !v.Sealed() {
 		return nil
 	}
+	b, err := v.settleInit(ctx, root)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
 	held := v.arena.Hold(root)
 	if err := v.Store.Unlock(rootKey{held}, b.cluster()); err != nil {
 		held.Wipe()
@@ -92,36 +88,61 @@ func (v *Vault) open(ctx context.Context, root []byte) error {
 	v.Gate.Resume()
 	v.Node.SetReady(true)
 	v.Logger.Info("this node is open")
-	if err := v.markOpened(ctx); err != nil {
-		v.Logger.Warn("can't note that the vault was opened: initialisation stays repeatable", "error", err)
-	}
 	return nil
 }
 
-// markOpened ends the time in which initialisation may be repeated.
-func (v *Vault) markOpened(ctx context.Context) error {
-	for range 3 {
-		tx, err := v.Store.Begin()
+// settleAttempts bounds how often the first opening is noted again after a conflict.
+const settleAttempts = 5
+
+// settleInit returns the blob that root binds, once the cluster has noted that the vault was opened: from then on nobody
+// can initialise it again, which needs no token and would wipe it. Only the first opening needs a quorum for that.
+func (v *Vault) settleInit(ctx context.Context, root []byte) (*blob, error) {
+	aead, err := crypto.NewAEAD(root)
+	if err != nil {
+		return nil, err
+	}
+	for range settleAttempts {
+		b, mark, err := v.boundBlob(aead)
+		if err != nil || mark == nil {
+			return b, err
+		}
+		outcome, err := v.Node.Commit(ctx, mark)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		opened, err := tx.Plain(openedItem)
-		if err != nil || opened != nil {
-			tx.Close()
-			return err
-		}
-		if err = tx.PutPlain(openedItem, []byte{1}); err == nil {
-			_, err = tx.Commit(ctx, fsm.AuditRecord{})
-		}
-		tx.Close()
-		if err == nil {
-			return nil
-		}
-		if v.Sealed() {
-			return err
+		if err := v.State.WaitApplied(ctx, outcome.Index); err != nil {
+			return nil, conclave.Errorf(conclave.Unavailable, "this node did not catch up in time: it stays sealed, try again")
 		}
 	}
-	return errors.New("other changes kept coming in between")
+	return nil, conclave.Errorf(conclave.Unavailable, "the first opening could not be noted: this node stays sealed, try again")
+}
+
+// boundBlob reads the blob, which must be bound by the root key, and returns the transaction that notes the first
+// opening of the vault that it belongs to; nil if that is noted.
+func (v *Vault) boundBlob(root *crypto.AEAD) (*blob, *fsm.Transaction, error) {
+	view := v.State.View()
+	defer view.Release()
+	blobVersion, stored, err := view.Get(store.PlainKey(blobItem))
+	if err != nil {
+		return nil, nil, err
+	}
+	b, item, tag, err := readBlob(stored)
+	if err != nil {
+		return nil, nil, err
+	}
+	if b == nil {
+		return nil, nil, errNotInitialized
+	}
+	if err := root.Bound(item, tag); err != nil {
+		return nil, nil, conclave.Errorf(conclave.Internal, "the root key does not bind the seal blob: it was changed")
+	}
+	opened, _, err := view.Get(store.PlainKey(openedItem))
+	if err != nil || opened != 0 {
+		return b, nil, err
+	}
+	return b, &fsm.Transaction{Snapshot: view.Index(), NotBefore: fsm.NotBeforeAny, NotAfter: fsm.NotAfterAny,
+		Reads:  []fsm.Read{{Key: store.PlainKey(blobItem), Version: blobVersion}, {Key: store.PlainKey(openedItem)}},
+		Writes: []fsm.Write{{Op: fsm.Create, Key: store.PlainKey(openedItem), Version: view.Index() + 1, Value: []byte{1}}}}, nil
 }
 
 // SealAll closes the whole cluster: every member drains and seals itself. It returns when this node is sealed; members

@@ -62,13 +62,17 @@ func (v *Vault) admitShare(b *blob, share []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.expireLocked()
+	v.keepOnlyLocked(b)
 	if v.root != nil {
 		return nil
 	}
 	if _, again := v.shares[at]; again {
+		if len(v.shares) >= b.Threshold {
+			return nil // there are enough, but this node could not open: try once more
+		}
 		return conclave.Errorf(conclave.Invalid, "this share was submitted already: another holder's is needed")
 	}
-	v.shares[at] = heldShare{v.arena.Hold(slices.Clone(share)), v.Node.Now()}
+	v.shares[at] = heldShare{share: v.arena.Hold(slices.Clone(share)), since: v.Node.Now(), salt: [32]byte(b.Salt)}
 	if v.nonce == "" {
 		var nonce [16]byte
 		_, _ = rand.Read(nonce[:])
@@ -86,6 +90,19 @@ func (v *Vault) expireLocked() {
 			v.shares[at] = held
 		}
 		if now.Sub(held.since) > shareLife {
+			held.share.Wipe()
+			delete(v.shares, at)
+		}
+	}
+	if len(v.shares) == 0 {
+		v.nonce = ""
+	}
+}
+
+// keepOnlyLocked forgets shares of an earlier initialisation.
+func (v *Vault) keepOnlyLocked(b *blob) {
+	for at, held := range v.shares {
+		if held.salt != [32]byte(b.Salt) {
 			held.share.Wipe()
 			delete(v.shares, at)
 		}

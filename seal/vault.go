@@ -66,6 +66,8 @@ type Vault struct {
 	Config
 	arena *crypto.Arena
 
+	opening sync.Mutex // held while this node opens; before mu
+
 	mu     sync.Mutex           // guards all below
 	shares map[int]heldShare    // position among the blob's hashes → share
 	nonce  string               // of the running ceremony; "" before its first share
@@ -76,6 +78,7 @@ type Vault struct {
 type heldShare struct {
 	share *crypto.Held
 	since time.Time
+	salt  [32]byte // of the blob that it belongs to
 }
 
 // New makes the sealed half and listens to other members.
@@ -122,6 +125,7 @@ func (v *Vault) Status() (Status, error) {
 	}
 	s.Initialized, s.Kind, s.Cluster = true, b.Kind, b.cluster()
 	s.Shares, s.Threshold = b.Shares, b.Threshold
+	v.keepOnlyLocked(b)
 	if s.Sealed {
 		s.Progress, s.Nonce = len(v.shares), v.nonce
 	}
