@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,8 +22,8 @@ func cpuTime(b *testing.B) time.Duration {
 }
 
 // benchmarkCommit runs callers over all three nodes; make is what each of them commits.
-func benchmarkCommit(b *testing.B, callers int, make func(n *labNode, caller int) *fsm.Transaction) {
-	l, nodes := three(b)
+func benchmarkCommit(b *testing.B, callers int, make func(n *labNode, caller int) *fsm.Transaction, change ...func(*Config)) {
+	l, nodes := three(b, change...)
 	for i := range callers {
 		n := nodes[i%3]
 		mustCommit(b, n, func() *fsm.Transaction { return writing(n, uint64(i), "to be read") })
@@ -84,4 +85,16 @@ func BenchmarkCommitWriting(b *testing.B) {
 // BenchmarkCommitAlone is the latency of one caller.
 func BenchmarkCommitAlone(b *testing.B) {
 	benchmarkCommit(b, 1, func(n *labNode, caller int) *fsm.Transaction { return reading(n, uint64(caller)) })
+}
+
+// BenchmarkPipeline is what the number of entries under way and the commit timeout were chosen by.
+func BenchmarkPipeline(b *testing.B) {
+	for _, entries := range []int{1, 2, 4, 8} {
+		for _, late := range []time.Duration{time.Millisecond, 5 * time.Millisecond} {
+			b.Run(fmt.Sprintf("entries=%d/commit-timeout=%v", entries, late), func(b *testing.B) {
+				benchmarkCommit(b, 64, func(n *labNode, caller int) *fsm.Transaction { return writing(n, uint64(caller), "0123456789abcdef") },
+					func(c *Config) { c.Pipeline, c.CommitTimeout = entries, late })
+			})
+		}
+	}
 }

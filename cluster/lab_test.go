@@ -185,10 +185,10 @@ func (l *lab) stop(id string) {
 }
 
 // three starts nodes a, b and c and waits until they are a cluster.
-func three(t testing.TB) (*lab, []*labNode) {
+func three(t testing.TB, change ...func(*Config)) (*lab, []*labNode) {
 	t.Helper()
 	l := newLab(t, 3)
-	nodes := []*labNode{l.start("a"), l.start("b"), l.start("c")}
+	nodes := []*labNode{l.start("a", change...), l.start("b", change...), l.start("c", change...)}
 	l.awaitVoters(3)
 	return l, nodes
 }
