@@ -21,6 +21,9 @@ type Route struct {
 	Public bool
 	// Sudo routes need the capability sudo as well.
 	Sudo bool
+	// Urgent routes commit in a lane of their own, past full queues, a full audit log and a disk at its reserve: sealing,
+	// stepping down, making room. Only routes that need sudo may be urgent.
+	Urgent bool
 	// Input and Output are struct types; nil if there is none.
 	Input, Output reflect.Type
 	// Prepare does slow or outside work, once, before the transaction opens and after a first check that the caller is
@@ -126,6 +129,9 @@ func Public(r *Route) { r.Public = true }
 
 // Sudo marks a route that needs the capability sudo.
 func Sudo(r *Route) { r.Sudo = true }
+
+// Urgent marks a route that must get through when others don't.
+func Urgent(r *Route) { r.Urgent = true }
 
 // Writes reports whether the handler may write.
 func (r *Route) Writes() bool { return r.writes }

@@ -203,6 +203,9 @@ func (n *Node) openOrder() {
 	guard := disk.NewGuard(n.config.DataDir, n.config.Reserve, n.mono)
 	n.order = ordering.NewOrder(ordering.OrderOptions{Raft: n.raft, FSM: n.fsm, Stamp: n.clock.Next, Pipeline: n.config.Pipeline,
 		Guard: func() error {
+			if n.fsm.AuditFull() {
+				return errAuditFull
+			}
 			err := guard.Check()
 			if err != nil {
 				n.logger.Error("proposals are refused", "error", err)

@@ -25,7 +25,7 @@ func (n *Node) Removed() bool {
 // Routes are the operations under sys/ that are about the cluster.
 func (n *Node) Routes() []conclave.Route {
 	stepDown := conclave.WriteRoute(conclave.Update, "step-down", "Hand leadership over to another node.",
-		func(context.Context, conclave.Tx, *conclave.None) (*conclave.None, error) { return nil, nil }).With(conclave.Sudo)
+		func(context.Context, conclave.Tx, *conclave.None) (*conclave.None, error) { return nil, nil }).With(conclave.Sudo, conclave.Urgent)
 	stepDown.Finish = func(ctx context.Context, _ *conclave.Request, _ any) (*conclave.Response, error) {
 		return &conclave.Response{}, n.TransferLeadership(ctx)
 	}
@@ -55,13 +55,13 @@ func (n *Node) Routes() []conclave.Route {
 		}
 		return &conclave.Response{Data: admitOutput{Token: token, TTL: int64(admitLife / time.Second)}}, nil
 	}
-	return []conclave.Route{stepDown, remove, admit,
+	return append(n.epochRoutes(), stepDown, remove, admit,
 		prepare(conclave.ReadRoute(conclave.Read, "storage/raft/configuration", "The servers of Raft's configuration.", prepared[configurationOutput]), n.configuration),
 		prepare(conclave.ReadRoute(conclave.Read, "storage/raft/autopilot/state", "The health of the cluster as its leader sees it.", prepared[autopilotOutput]), n.autopilot),
 		prepare(conclave.ReadRoute(conclave.Read, "ha-status", "The nodes of the cluster.", prepared[conclave.Response]), n.haStatus),
 		prepare(conclave.ReadRoute(conclave.Read, "members", "The list of members and what is known of each.", prepared[membersOutput]), n.listMembers),
 		prepare(conclave.ReadRoute(conclave.Read, "host-info", "The machine that this node runs on.", prepared[hostOutput]).With(conclave.Sudo), hostInfo),
-	}
+	)
 }
 
 // prepare makes a route answer what find learns from outside the transaction.

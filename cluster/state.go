@@ -202,6 +202,7 @@ func (n *Node) registerHandlers() {
 			return h(ctx, from, body)
 		}
 	}
+	n.registerEpochs(leads)
 	n.Handle(callTransfer, leads(func(ctx context.Context, _ Member, _ []byte) ([]byte, error) {
 		return nil, n.TransferLeadership(ctx)
 	}))

@@ -135,6 +135,9 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 			}
 		}
 	}
+	if failure == nil && r.call.route.Urgent {
+		tx.SetUrgent() // who may not do it waits like everybody else
+	}
 	record, err := r.pipeline.recorder.Record(tx, r, resp, failure)
 	if err != nil {
 		return nil, err

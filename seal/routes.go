@@ -15,7 +15,7 @@ type SealInput struct {
 func (v *Vault) Routes() []conclave.Route {
 	seal := conclave.WriteRoute(conclave.Update, "seal",
 		"Seal the whole cluster, or one node of it.\n\nRequests in flight are finished first. Shares, or the auto-unseal key and a restart, open it again.",
-		func(context.Context, conclave.Tx, *SealInput) (*conclave.None, error) { return nil, nil }).With(conclave.Sudo)
+		func(context.Context, conclave.Tx, *SealInput) (*conclave.None, error) { return nil, nil }).With(conclave.Sudo, conclave.Urgent)
 	seal.Finish = func(ctx context.Context, _ *conclave.Request, in any) (*conclave.Response, error) {
 		input, _ := in.(*SealInput)
 		if input.Node != "" {

@@ -29,6 +29,8 @@ const KeyringItem = "keyring"
 // Committer sends a transaction to the cluster and returns how it was judged.
 type Committer interface {
 	Commit(ctx context.Context, tx *fsm.Transaction) (fsm.Outcome, error)
+	// CommitUrgent does so in a lane of its own.
+	CommitUrgent(ctx context.Context, tx *fsm.Transaction) (fsm.Outcome, error)
 }
 
 // State is the replicated state that transactions are executed on.

@@ -104,6 +104,11 @@ func testRoot(t testing.TB) RootKey {
 	return clearRoot{aead}
 }
 
+// CommitUrgent is Commit: there is no queue.
+func (s *solo) CommitUrgent(ctx context.Context, tx *fsm.Transaction) (fsm.Outcome, error) {
+	return s.Commit(ctx, tx)
+}
+
 func (w *world) begin(t testing.TB) *Tx {
 	t.Helper()
 	tx, err := w.Begin()

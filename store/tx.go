@@ -39,6 +39,7 @@ type Tx struct {
 	size      int              // bytes to be written
 	notBefore int64
 	notAfter  int64
+	urgent    bool
 	failed    error // the first error; the transaction can't commit after it
 }
 
@@ -64,6 +65,9 @@ func (tx *Tx) Cluster() [16]byte { return tx.unlocked.cluster }
 func (tx *Tx) SetRequest(request *conclave.Request, caller *conclave.Caller) {
 	tx.request, tx.caller = request, caller
 }
+
+// SetUrgent has the transaction commit in the urgent lane.
+func (tx *Tx) SetUrgent() { tx.urgent = true }
 
 // Close releases the snapshot. It may be called more than once.
 func (tx *Tx) Close() {
@@ -224,7 +228,11 @@ func (tx *Tx) propose(ctx context.Context, proposal *fsm.Transaction) (Committed
 	if tx.store.unlocked.Load() != tx.unlocked {
 		return Committed{}, conclave.Errorf(conclave.Sealed, "Vault is sealed")
 	}
-	outcome, err := tx.store.commit.Commit(ctx, proposal)
+	commit := tx.store.commit.Commit
+	if tx.urgent {
+		commit = tx.store.commit.CommitUrgent
+	}
+	outcome, err := commit(ctx, proposal)
 	if err != nil {
 		return Committed{}, err
 	}

@@ -299,9 +299,11 @@ func (o *Order) propose(parcels []*parcel, lane priority, term uint64) bool {
 		o.send(&entry{parcels: parcels, term: term, began: time.Now()})
 		return true
 	}
-	if err := o.options.Guard(); err != nil {
-		o.drop(lane, wire.Status_FULL, parcels...)
-		return false
+	if lane != urgent { // what makes room must get through
+		if err := o.options.Guard(); err != nil {
+			o.drop(lane, wire.Status_FULL, parcels...)
+			return false
+		}
 	}
 	now := time.Now()
 	live := parcels[:0]

@@ -139,7 +139,7 @@ func (s *Sender) send(ctx context.Context, p *proposal, l *lane) (_ fsm.Outcome,
 	case wire.Status_BUSY:
 		return fsm.Outcome{}, false, unavailable("the leader has too much waiting to be committed", busyRetry)
 	case wire.Status_FULL:
-		return fsm.Outcome{}, false, unavailable("the leader's disk has reached its reserve", fullRetry)
+		return fsm.Outcome{}, false, unavailable("the leader's disk or audit log has no room: make some, then try again", fullRetry)
 	case wire.Status_LATE:
 		return fsm.Outcome{}, false, unavailable("the transaction came to the leader too late", 0)
 	case wire.Status_INVALID:

@@ -467,3 +467,45 @@ func TestHelpDependsOnNoOperation(t *testing.T) {
 		t.Error("asking what sealing is has sealed the vault")
 	}
 }
+
+func TestClosedEpochsAreDroppedOnlyAgainstTheirHead(t *testing.T) {
+	v := openVault(t)
+	v.must(conclave.Update, "sys/audit-rotate", map[string]any{"reason": "end of the quarter"})
+	shown := v.state.Audit().Shown()
+	if shown.Epoch != 1 || shown.Base.Seq != 0 {
+		t.Fatalf("after rotation: epoch %d, first record %d, want 1, 0", shown.Epoch, shown.Base.Seq)
+	}
+	var head string
+	err := v.state.Audit().Read(t.Context(), 0, func(f audit.Frame) bool {
+		if f.Start {
+			start, err := audit.ParseEpochStart(f.Box)
+			if err != nil {
+				t.Fatal(err)
+			}
+			head = hex.EncodeToString(start.PreviousHead[:])
+		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prune := func(head string) error {
+		_, err := v.do(v.root, conclave.Update, "sys/audit-prune", map[string]any{"epoch": json.Number("0"), "head": head})
+		return err
+	}
+	if err := prune(strings.Repeat("00", 32)); !conclave.Is(err, conclave.Invalid) {
+		t.Errorf("prune with a wrong head: %v, want invalid", err)
+	}
+	if got := v.state.Audit().Shown().Base.Seq; got != 0 {
+		t.Fatalf("a refused prune dropped records up to %d", got)
+	}
+	if err := prune(head); err != nil {
+		t.Fatalf("prune: %v", err)
+	}
+	if got := v.state.Audit().Shown().Base.Seq; got == 0 {
+		t.Error("nothing was dropped")
+	}
+	if out := v.must(conclave.Read, "sys/audit-verify", nil); out["ok"] != true {
+		t.Errorf("verify after pruning: %v", out)
+	}
+}

@@ -17,7 +17,7 @@ import (
 // Command is the group.
 func Command(s *client.Session) *cobra.Command {
 	group := &cobra.Command{Use: "audit", Short: "Work with the audit log"}
-	group.AddCommand(list(s), enable(s), disable(s), hash(s), verify(s), export(s))
+	group.AddCommand(list(s), enable(s), disable(s), hash(s), verify(s), export(s), rotate(s), prune(s))
 	return group
 }
 

@@ -1,0 +1,112 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	log "conclave/audit"
+	"conclave/cmd/conclave/client"
+
+	"github.com/spf13/cobra"
+)
+
+// maxExportLine bounds a line of an export, in bytes.
+const maxExportLine = 4 << 20
+
+func rotate(s *client.Session) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use: "rotate", Short: "Close the epoch of the audit log and begin the next", Args: cobra.NoArgs,
+		Long: "Close the epoch of the audit log and begin the next. Only closed epochs can be dropped:\n\n" +
+			"  conclave audit rotate -reason='end of the quarter'\n  conclave audit export q3.jsonl\n  conclave audit prune -export=q3.jsonl",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if reason == "" {
+				return client.Usagef("-reason is needed: it becomes the first record of the new epoch")
+			}
+			c, err := s.Client()
+			if err != nil {
+				return err
+			}
+			if _, err := c.Logical().WriteWithContext(cmd.Context(), "sys/audit-rotate", map[string]any{"reason": reason}); err != nil {
+				return err
+			}
+			return s.Done("Success! A new epoch has begun. Export the log before you drop what came before.")
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, in `words`")
+	return cmd
+}
+
+func prune(s *client.Session) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "prune", Short: "Drop closed epochs of the audit log that have been exported", Args: cobra.NoArgs,
+		Long: "Drop closed epochs of the audit log on every node. The export is verified first, and what it shows of how the last closed epoch\n" +
+			"ended is compared with the cluster's own log: what isn't in an export is never dropped. Keep the export.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return client.Usagef("-export is needed: the file that `conclave audit export` wrote")
+			}
+			epoch, head, err := closedEpoch(file)
+			if err != nil {
+				return err
+			}
+			c, err := s.Client()
+			if err != nil {
+				return err
+			}
+			if _, err := c.Logical().WriteWithContext(cmd.Context(), "sys/audit-prune", map[string]any{"epoch": epoch, "head": head}); err != nil {
+				return err
+			}
+			return s.Done("Success! Dropped the audit log up to the end of epoch %d. %s is now the only record of it: keep it.", epoch, file)
+		},
+	}
+	cmd.Flags().StringVar(&file, "export", "", "the `file` that `conclave audit export` wrote")
+	return cmd
+}
+
+// closedEpoch verifies an export and returns the last epoch that it shows the end of, with its head in hex.
+func closedEpoch(file string) (epoch uint64, head string, err error) {
+	content, err := os.Open(file)
+	if err != nil {
+		return 0, "", client.Usagef("%w", err)
+	}
+	defer content.Close()
+	if _, err := log.VerifyExport(content, nil); err != nil {
+		return 0, "", client.Remotef("%s is not whole: %w", file, err)
+	}
+	if _, err := content.Seek(0, io.SeekStart); err != nil {
+		return 0, "", client.Usagef("%w", err)
+	}
+	lines := bufio.NewScanner(content)
+	lines.Buffer(nil, maxExportLine)
+	found := false
+	for lines.Scan() {
+		if !bytes.Contains(lines.Bytes(), []byte(`"start":`)) {
+			continue
+		}
+		var line struct {
+			Start string `json:"start"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil || line.Start == "" {
+			continue
+		}
+		start, err := log.ParseEpochStart([]byte(line.Start))
+		if err != nil {
+			return 0, "", fmt.Errorf("read %s: %w", file, err)
+		}
+		epoch, head, found = start.Epoch-1, hex.EncodeToString(start.PreviousHead[:]), true
+	}
+	if err := lines.Err(); err != nil {
+		return 0, "", client.Usagef("read %s: %w", file, err)
+	}
+	if !found {
+		return 0, "", client.Usagef("%s shows the end of no epoch: `conclave audit rotate` first, then export again", file)
+	}
+	return epoch, head, nil
+}
