@@ -46,8 +46,9 @@ local: build ## start three real nodes on this machine and show what they do
 	bin/conclave local tour
 
 image: ## build the container image conclave:local, FROM scratch, and the keys for docker-compose.yml
-	rm -rf bin/image && mkdir -p bin/image/data bin/image/tmp && chmod 1777 bin/image/data bin/image/tmp
+	rm -rf bin/image && mkdir -p -m 0700 bin/image/root/data bin/image/root/audit && mkdir -m 1777 bin/image/root/tmp
 	$(STATIC) -o bin/image/conclave ./cmd/conclave
+	chmod 0755 bin/image/conclave
 	$(DOCKER) build -t $(IMAGE) -f packaging/Dockerfile bin/image
 	packaging/compose/keys.sh
 

@@ -131,6 +131,7 @@ main() {
 		eventually "$node is open" opened "$node"
 	done
 
+	on node1 audit enable file file_path=/audit/audit.log
 	on node1 secrets enable -path=trial -version=2 kv
 	on node1 kv put -mount=trial first colour=green
 	reads node2 green || die "what node1 acknowledged is not read through node2"
@@ -144,6 +145,8 @@ main() {
 
 	compose start node1
 	eventually "node1 came back, opened by itself and reads" reads node1 blue
+	eventually "the audit logs of all nodes are whole and the same" on node2 audit verify
+	cat "$scratch/last.out"
 	say "passed"
 }
 
