@@ -225,6 +225,6 @@ func (b *bench) measure(ctx context.Context, l *lab.Lab) error {
 
 func (b *bench) once(ctx context.Context, t *target, workload string, clients int) (row, error) {
 	r, err := t.run(ctx, t.workload(workload), clients, b.warmUp, b.length)
-	r.Workload, r.Clients, r.Nodes, r.Cluster = workload, clients, len(t.addrs), t.name
+	r.Workload, r.Clients, r.Nodes, r.Cluster = workload, clients, t.lab.Nodes(), t.name
 	return r, err
 }

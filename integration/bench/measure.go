@@ -16,7 +16,7 @@ import (
 type row struct {
 	Cluster   string  `json:"cluster"`
 	Workload  string  `json:"workload"`
-	Nodes     int     `json:"nodes"` // that were sent to
+	Nodes     int     `json:"nodes"`
 	Clients   int     `json:"clients"`
 	OpsPerSec float64 `json:"ops_per_s"`
 	P50       float64 `json:"p50_ms"`
@@ -40,8 +40,11 @@ func (r row) summary() string {
 // drainTime is how long after the end the last answers may take.
 const drainTime = 30 * time.Second
 
-// maxErrors is how many errors a client bears in a measurement before it gives up.
-const maxErrors = 100
+// What a client does about errors. A cluster that changes its leader may refuse for a second.
+const (
+	patience   = 15 * time.Second // without a success until the measurement is given up
+	errorPause = 20 * time.Millisecond
+)
 
 // client is one closed loop. It sends to all nodes in turn, over a connection each.
 type client struct {
@@ -53,6 +56,7 @@ type client struct {
 	latencies []time.Duration
 	errors    int
 	first     error
+	good      time.Time // of the last success
 }
 
 // run measures a workload with this many clients.
@@ -144,6 +148,7 @@ func (c *client) close() {
 
 // loop sends requests until the end; those that begin and end between begin and end count.
 func (c *client) loop(ctx context.Context, w workload, first int, begin, end time.Time) error {
+	c.good = time.Now()
 	for i := first; ctx.Err() == nil; i++ {
 		c.request = w(c.request[:0], c.random)
 		node := i % len(c.conns)
@@ -154,11 +159,12 @@ func (c *client) loop(ctx context.Context, w workload, first int, begin, end tim
 			return nil
 		}
 		if err != nil {
-			if err := c.failed(node, err); err != nil {
+			if err := c.failed(ctx, node, err); err != nil {
 				return err
 			}
 			continue
 		}
+		c.good = now
 		if !sent.Before(begin) {
 			c.latencies = append(c.latencies, now.Sub(sent))
 		}
@@ -166,12 +172,20 @@ func (c *client) loop(ctx context.Context, w workload, first int, begin, end tim
 	return ctx.Err()
 }
 
-func (c *client) failed(node int, err error) error {
+// failed counts an error and makes good what it broke.
+func (c *client) failed(ctx context.Context, node int, err error) error {
 	if c.errors++; c.first == nil {
 		c.first = err
 	}
-	if c.errors > maxErrors {
-		return fmt.Errorf("too many errors, the first: %w", c.first)
+	if time.Since(c.good) > patience {
+		return fmt.Errorf("nothing but errors for %v, the first: %w", patience, c.first)
+	}
+	pause := time.NewTimer(errorPause)
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-pause.C:
 	}
 	if _, whole := errors.AsType[*statusError](err); whole {
 		return nil

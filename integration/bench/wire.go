@@ -49,6 +49,10 @@ func (c *conn) exchange(request []byte) error {
 	if _, err := c.tls.Write(request); err != nil {
 		return err
 	}
+	return c.answer()
+}
+
+func (c *conn) answer() error {
 	line, err := c.read.ReadSlice('\n')
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ path "auth/token/create" { capabilities = ["create", "update"] }
 
 // target is a cluster that is ready to be measured.
 type target struct {
-	name   string // "ours" or "theirs"
+	name   string // "ours" or "theirs", and whether its leader alone is asked
 	lab    *lab.Lab
 	addrs  []string // that are sent to
 	config *tls.Config
@@ -97,7 +97,7 @@ func prepare(ctx context.Context, l *lab.Lab, o options, name string) (*target, 
 			return nil, fmt.Errorf("find the leader: %w", err)
 		}
 		node = leader
-		t.addrs = l.Addrs[leader-1 : leader]
+		t.addrs, t.name = l.Addrs[leader-1:leader], name+", leader"
 	}
 	root := l.Client(node)
 	answer, err := root.Do(ctx, "POST", "sys/mounts/"+mountPath, map[string]any{"type": "kv", "options": map[string]string{"version": "2"}})
