@@ -10,3 +10,9 @@ func CallerByAccessor(view conclave.View, accessor string) (*conclave.Caller, er
 	}
 	return r.caller, nil
 }
+
+// Exists reports whether there is a token stored under a name, alive or not yet cleared away.
+func Exists(view conclave.View, name string) (bool, error) {
+	r, err := load(view, name)
+	return r != nil && !r.Bridge, err
+}

@@ -18,6 +18,7 @@ import (
 
 	"conclave"
 	"conclave/audit"
+	"conclave/mount"
 	"conclave/seal"
 	"conclave/server/config"
 )
@@ -507,5 +508,53 @@ func TestClosedEpochsAreDroppedOnlyAgainstTheirHead(t *testing.T) {
 	}
 	if out := v.must(conclave.Read, "sys/audit-verify", nil); out["ok"] != true {
 		t.Errorf("verify after pruning: %v", out)
+	}
+}
+
+func TestCubbyholesGoWithTheirTokens(t *testing.T) {
+	v := openVault(t)
+	gone, kept := v.token(map[string]any{"policies": []any{"root"}}), v.token(map[string]any{"policies": []any{"root"}})
+	for _, token := range []conclave.Secret{gone, kept} {
+		for _, path := range []string{"cubbyhole/a", "cubbyhole/deep/b"} {
+			if _, err := v.do(token, conclave.Update, path, map[string]any{"k": "v"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	owners := func() int {
+		tx, err := v.store.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Close()
+		table, err := mount.Load(tx.System(), mount.Defaults{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry, _, _ := table.Find("cubbyhole/")
+		all, err := tx.Space(entry.Space, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, err := all.List("", "", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	if got := owners(); got != 2 {
+		t.Fatalf("%d cubbyholes, want 2", got)
+	}
+	if _, err := v.do(gone, conclave.Update, "auth/token/revoke-self", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.internalTx(t.Context(), v.clearCubbyholes); err != nil {
+		t.Fatal(err)
+	}
+	if got := owners(); got != 1 {
+		t.Errorf("%d cubbyholes after one token is gone, want 1", got)
+	}
+	if _, err := v.do(kept, conclave.Read, "cubbyhole/deep/b", nil); err != nil {
+		t.Errorf("the living token's cubbyhole: %v", err)
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"strings"
 	"time"
 
 	"conclave/fsm"
+	"conclave/mount"
 	"conclave/store"
 	"conclave/token"
 )
@@ -14,7 +16,7 @@ import (
 // Leader-only work beside requests.
 const (
 	expiryPause  = time.Second
-	expiryBatch  = 256 // tokens that one transaction clears
+	expiryBatch  = 256 // tokens, or records of their cubbyholes, that one transaction clears
 	membersPause = 2 * time.Second
 )
 
@@ -46,8 +48,10 @@ func (d *daemon) internalTx(ctx context.Context, work func(*store.Tx) error) err
 func (d *daemon) expireTokens(ctx context.Context) error {
 	for {
 		if !d.store.Locked() {
-			if err := d.internalTx(ctx, d.clearTokens); err != nil && ctx.Err() == nil {
-				d.log.Debug("clearing expired tokens goes on later", "error", err)
+			for _, clear := range []func(*store.Tx) error{d.clearTokens, d.clearCubbyholes} {
+				if err := d.internalTx(ctx, clear); err != nil && ctx.Err() == nil {
+					d.log.Debug("clearing what expired tokens left goes on later", "error", err)
+				}
 			}
 		}
 		select {
@@ -71,6 +75,63 @@ func (d *daemon) clearTokens(tx *store.Tx) error {
 	}
 	_, _, err = token.Tidy(system, expiryBatch)
 	return err
+}
+
+// clearCubbyholes removes what tokens that are no more have left in their cubbyholes. Nobody could read it any longer.
+func (d *daemon) clearCubbyholes(tx *store.Tx) error {
+	table, err := mount.Load(tx.System(), mount.Defaults{})
+	if err != nil {
+		return err
+	}
+	entry, _, ok := table.Find("cubbyhole/")
+	if !ok {
+		return nil
+	}
+	all, err := tx.Space(entry.Space, "", entry.Mount())
+	if err != nil {
+		return err
+	}
+	owners, err := all.List("", "", 0)
+	if err != nil {
+		return err
+	}
+	left := expiryBatch
+	for _, owner := range owners {
+		alive, err := token.Exists(tx.System(), strings.TrimSuffix(owner, "/"))
+		if err != nil {
+			return err
+		}
+		if alive {
+			continue
+		}
+		if left, err = clearTree(all, owner, left); err != nil || left == 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearTree deletes at most limit values under dir and returns how many of limit are left.
+func clearTree(view *store.View, dir string, limit int) (left int, err error) {
+	names, err := view.List(dir, "", 0)
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range names {
+		if limit == 0 {
+			return 0, nil
+		}
+		if strings.HasSuffix(name, "/") {
+			limit, err = clearTree(view, dir+name, limit)
+		} else {
+			limit--
+			err = view.Delete(dir + name)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return limit, nil
 }
 
 // signMembers lets this node, while it leads and is open, sign lists of members with the cluster's key, and signs the
