@@ -115,6 +115,9 @@ func (r *run) untilJudged(ctx context.Context) (*conclave.Response, error) {
 		if err := r.pipeline.store.WaitApplied(ctx, conflict.Index); err != nil {
 			return nil, conclave.Errorf(conclave.Unavailable, "this node did not catch up in time: the request was not done")
 		}
+		// A verdict fell at its index after the request began, so a state from there on is right by itself. Without one (a
+		// restored snapshot replaced the state) the next attempt is judged like the first.
+		r.fresh = conflict.Index > 0
 		if r.attempt == maxAttempts {
 			r.exhausted = true
 		}

@@ -18,6 +18,7 @@ type run struct {
 	pipeline  *Pipeline
 	request   *conclave.Request
 	attempt   int
+	fresh     bool // this attempt's state is one that the cluster reached after the request began
 	exhausted bool // no attempt is left: what is recorded now is that the request gave up
 	prepared  any
 	isReady   bool // Prepare has run, or there is none
@@ -143,7 +144,7 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 		return nil, err
 	}
 	var committed store.Committed
-	if !tx.Writing() && (r.attempt > 1 || r.exhausted) {
+	if !tx.Writing() && (r.fresh || r.exhausted) {
 		committed, err = tx.CommitRecord(ctx, record)
 	} else {
 		committed, err = tx.Commit(ctx, record)
