@@ -18,7 +18,7 @@ import (
 )
 
 // diskSize is that of each node's file system: two segments of Raft's log and a little.
-const diskSize = "size=256m"
+const diskSize = "size=768m"
 
 // onSmallDisks moves every node's data to a file system of its own.
 func onSmallDisks(t *testing.T, l *lab.Lab) {
@@ -151,15 +151,17 @@ func TestTortureExplore(t *testing.T) {
 	}
 	phase := func(name string, nodes ...int) {
 		logf("--- %s %v", name, nodes)
+		defer func() { logf("end %s", name) }()
 		for _, n := range nodes {
 			fillDisk(t, l, n)
 		}
+		<-time.After(time.Second)
 		for n := 1; n <= 3; n++ {
 			logf("write %d: %s", n, try(n))
 			logf("read %d: %s", n, read(n))
 		}
 		ok, bad := 0, 0
-		for i := 0; i < 150; i++ {
+		for i := 0; i < 1500; i++ {
 			if s := try(1 + i%3); strings.Contains(s, "200") {
 				ok++
 			} else {

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -196,7 +197,7 @@ func (w *world) judgeSecret(in secretInput, answer *lab.Answer, err error) (secr
 // judge sorts answers by what their status promises: 503 that nothing was done, other 5xx and silence nothing at all.
 func judge(answer *lab.Answer, err error) outcome {
 	switch {
-	case err != nil && lab.NotSent(err):
+	case errors.Is(err, lab.ErrNotSent):
 		return refused
 	case err != nil:
 		return unknown

@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"slices"
 	"strings"
-	"syscall"
+	"sync/atomic"
 )
 
 // maxAnswer bounds the body of an answer, in bytes.
@@ -47,7 +48,7 @@ type Answer struct {
 }
 
 // Do sends one request. A body is sent as JSON; json.RawMessage as it is. An error means that no whole answer came:
-// the request may have been executed, unless NotSent says otherwise.
+// the request may have been executed, unless it is ErrNotSent.
 func (c *Client) Do(ctx context.Context, method, path string, body any) (*Answer, error) {
 	var content io.Reader
 	if body != nil {
@@ -70,9 +71,22 @@ func (c *Client) Do(ctx context.Context, method, path string, body any) (*Answer
 	return c.Send(request)
 }
 
-// Send sends a request that was made elsewhere, as it is.
+// ErrNotSent is an error of Do that proves that the node has not got the request.
+var ErrNotSent = errors.New("the request was not sent")
+
+// Send sends a request that was made elsewhere, once.
 func (c *Client) Send(request *http.Request) (*Answer, error) {
-	response, err := c.http.Do(request)
+	if request.Body == nil && request.Method == http.MethodGet {
+		// A body that can't be had again keeps net/http from repeating the request when a connection breaks: a second
+		// attempt that is refused would hide that the first had used up a token.
+		request.Body = io.NopCloser(strings.NewReader(""))
+	}
+	var sent atomic.Bool
+	trace := &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}
+	response, err := c.http.Do(request.WithContext(httptrace.WithClientTrace(request.Context(), trace)))
+	if err != nil && !sent.Load() {
+		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +164,3 @@ func (a *Answer) Token() (string, error) {
 	}
 	return auth.ClientToken, nil
 }
-
-// NotSent reports whether an error of Do proves that the node has not got the request.
-func NotSent(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
