@@ -21,7 +21,8 @@ type run struct {
 	fresh     bool // this attempt's state is one that the cluster reached after the request began
 	exhausted bool // no attempt is left: what is recorded now is that the request gave up
 	prepared  any
-	isReady   bool // Prepare has run, or there is none
+	failed    error // why Prepare failed: the outcome for those who may do what they ask for
+	isReady   bool  // Prepare has run, or there is none
 	call      *call
 }
 
@@ -47,15 +48,12 @@ func (r *run) once(ctx context.Context) (*conclave.Response, error) {
 	resp, err := r.execute(ctx, tx)
 	if err == nil && !r.isReady {
 		tx.Close()
-		prepared, failure := r.prepare(ctx)
+		r.prepared, r.failed = r.prepare(ctx)
+		r.isReady = true
 		if tx, err = r.pipeline.store.Begin(); err != nil {
 			return nil, err
 		}
-		if r.prepared, r.isReady = prepared, true; failure == nil {
-			resp, err = r.execute(ctx, tx)
-		} else if _, err = r.execute(ctx, tx); err == nil {
-			err = failure // still allowed to know why
-		}
+		resp, err = r.execute(ctx, tx)
 	}
 	return r.commit(ctx, tx, resp, err)
 }
@@ -87,6 +85,9 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 		return nil, nil
 	}
 	r.isReady = true
+	if r.failed != nil {
+		return nil, r.failed
+	}
 	if r.prepared != nil {
 		ctx = conclave.WithPrepared(ctx, r.prepared)
 	}
@@ -127,6 +128,9 @@ func marshalData(resp *conclave.Response) error {
 // commit judges the transaction with its record. What failed writes nothing but the record, and the use of a token that
 // has a limited number of them.
 func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response, failure error) (*conclave.Response, error) {
+	if failure == nil {
+		failure = tx.Failed() // whatever the handler made of it
+	}
 	if failure != nil {
 		r.count(failure)
 		tx.Discard()
@@ -163,6 +167,8 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 		return resp, nil
 	case committed.Index != 0:
 		return nil, r.commitRefusal(ctx, tx, err)
+	case failure == nil && (conclave.Is(err, conclave.TooLarge) || conclave.Is(err, conclave.Invalid)):
+		return r.commit(ctx, tx, nil, err) // nothing of it was proposed
 	case r.exhausted:
 		return nil, errTooManyConflicts
 	}

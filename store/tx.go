@@ -98,10 +98,11 @@ func (tx *Tx) note(key fsm.Key, version uint64) {
 		}
 		tx.readAt[key] = len(tx.reads)
 	}
-	tx.reads = append(tx.reads, fsm.Read{Key: key, Version: version})
-	if len(tx.reads) > maxReads {
+	if len(tx.reads) == maxReads {
 		_ = tx.fail(conclave.Errorf(conclave.TooLarge, "the request reads more than %d items", maxReads))
+		return
 	}
+	tx.reads = append(tx.reads, fsm.Read{Key: key, Version: version})
 }
 
 // fail keeps the first error: a handler that swallows it still can't commit.
@@ -185,8 +186,13 @@ func (tx *Tx) PutPlain(name string, value []byte) error {
 // Writing reports whether there is anything to write.
 func (tx *Tx) Writing() bool { return len(tx.writes) > 0 }
 
-// Discard drops all writes: a request that failed leaves only its record. What was read stays noted.
+// Failed is the first error of a View or write, which ends the transaction even if the handler went on.
+func (tx *Tx) Failed() error { return tx.failed }
+
+// Discard drops all writes, and with them what Failed tells: a request that failed leaves only its record. What was read
+// stays noted.
 func (tx *Tx) Discard() {
+	tx.failed = nil
 	tx.writes, tx.writeAt, tx.plain, tx.refusals, tx.size = nil, nil, nil, nil, 0
 }
 

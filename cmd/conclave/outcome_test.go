@@ -1,0 +1,46 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"conclave"
+)
+
+// What the storage refuses is a failed request like others: it is recorded before the client hears of it, and takes a
+// use of the token.
+func TestRefusalsOfTheStorageAreRecorded(t *testing.T) {
+	v := openVault(t)
+	v.must(conclave.Update, "sys/mounts/flat", map[string]any{"type": "kv", "options": map[string]any{"version": "1"}})
+	deep := "flat/" + strings.Repeat("d/", conclave.MaxDepth) + "x"
+	rows := []struct {
+		name   string
+		op     conclave.Operation
+		path   string
+		fields map[string]any
+		kind   conclave.Kind
+	}{
+		{"too deep to read", conclave.Read, deep, nil, conclave.Invalid},
+		{"too deep to write", conclave.Update, deep, map[string]any{"a": "b"}, conclave.Invalid},
+		{"segment too long", conclave.Read, "flat/" + strings.Repeat("n", conclave.MaxName+1), nil, conclave.Invalid},
+		{"value too large", conclave.Update, "flat/x", map[string]any{"a": strings.Repeat("v", conclave.MaxValue)}, conclave.TooLarge},
+	}
+	for _, row := range rows {
+		from := v.state.Audit().Shown().Seq
+		once := v.token(map[string]any{"policies": []any{"root"}, "num_uses": json.Number("1")})
+		_, err := v.do(once, row.op, row.path, row.fields)
+		if conclave.KindOf(err) != row.kind {
+			t.Errorf("%s: %v, want kind %v", row.name, err, row.kind)
+		}
+		records := v.records(from)
+		if len(records) != 2 { // one of the token's creation
+			t.Errorf("%s: %d records, want 2", row.name, len(records))
+		} else if last := records[1]; len(last.Error) == 0 {
+			t.Errorf("%s: record %s without an error", row.name, last.Request)
+		}
+		if _, err := v.do(once, conclave.Read, "auth/token/lookup-self", nil); !conclave.Is(err, conclave.Denied) {
+			t.Errorf("%s: second use: %v, want denied", row.name, err)
+		}
+	}
+}
