@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
 	"conclave"
 	"conclave/audit"
@@ -69,7 +71,11 @@ func appendHeader(dst []byte, k kind, term uint64, stamp int64) []byte {
 // EncodeBatch appends the command that judges transactions. Apply drops it unless it lands in the log under term. It
 // checks nothing: see CheckEntry.
 func EncodeBatch(dst []byte, term uint64, stamp int64, batch ProposalID, txs []*Transaction) []byte {
-	dst = appendHeader(dst, kindBatch, term, stamp)
+	size := headerSize + len(batch) + 4
+	for _, t := range txs {
+		size += t.encodedSize(t.Writing())
+	}
+	dst = appendHeader(slices.Grow(dst, size), kindBatch, term, stamp)
 	dst = append(dst, batch[:]...)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(txs)))
 	for _, t := range txs {
@@ -103,12 +109,34 @@ func EncodePrune(term uint64, stamp int64, epoch uint64, head [32]byte) []byte {
 
 // EncodeTransactions appends what a node forwards to the leader.
 func EncodeTransactions(dst []byte, txs []*Transaction) []byte {
-	dst = binary.BigEndian.AppendUint16(dst, 1)
+	size := 2 + 4
+	for _, t := range txs {
+		size += t.encodedSize(true)
+	}
+	dst = binary.BigEndian.AppendUint16(slices.Grow(dst, size), 1)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(txs)))
 	for _, t := range txs {
 		dst = t.append(dst, true)
 	}
 	return dst
+}
+
+// encodedSize is how many bytes append adds at most.
+func (t *Transaction) encodedSize(judged bool) int {
+	size := 1 + len(t.ID) + 32 + 4 + len(t.Record.Box)
+	if judged {
+		size += 3*8 + 4
+		for i := range t.Reads {
+			size += 1 + len(t.Reads[i].Key) + 8
+		}
+	}
+	if t.Writing() {
+		size += 4
+	}
+	for i := range t.Writes {
+		size += 1 + 1 + len(t.Writes[i].Key) + 2*8 + len(t.Writes[i].Value)
+	}
+	return size
 }
 
 // append appends a transaction; judged says whether with what it is judged by.
@@ -244,11 +272,27 @@ func (t *Transaction) Check() error {
 	if len(t.Record.Box) == 0 && t.Record.Digest != [32]byte{} {
 		return errors.New("a digest without an audit record")
 	}
-	d := decoder{rest: t.append(nil, true)}
+	if !t.Writing() {
+		return t.checkReads()
+	}
+	d := decoder{rest: t.append(make([]byte, 0, t.encodedSize(true)), true)}
 	if _, err := d.transaction(true); err != nil {
 		return err
 	}
 	return d.end()
+}
+
+// checkReads is Check for a transaction without writes, which are most: what the decoder would say, without encoding.
+func (t *Transaction) checkReads() error {
+	if len(t.Reads) > MaxReads || t.Snapshot >= math.MaxInt64 || len(t.Record.Box) > audit.MaxBox {
+		return errMalformed
+	}
+	for i := range t.Reads {
+		if !readable(t.Reads[i].Key) {
+			return errMalformed
+		}
+	}
+	return nil
 }
 
 // FormatError is a command or state of a format that this version can't read.

@@ -219,7 +219,7 @@ const (
 )
 
 // readable reports whether a key can be in a read set.
-func readable(k []byte) bool {
+func readable[K Key | []byte](k K) bool {
 	if len(k) == 0 {
 		return false
 	}

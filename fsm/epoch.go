@@ -29,6 +29,7 @@ type epoch struct {
 	options *Options
 	db      *pebble.DB
 	log     *audit.Log
+	hot     *hot // set by adopt
 	refs    atomic.Int64
 	stale   atomic.Bool // a Restore has replaced it
 }

@@ -22,6 +22,8 @@ type Options struct {
 	FS     vfs.FS       // default: the operating system's
 	// CacheSize is Pebble's block cache in bytes; default 32 MiB.
 	CacheSize int64
+	// HotBytes bounds the memory of items that are read again and again, in bytes; default 8 MiB.
+	HotBytes int
 	// MemTableSize is the limit of Pebble's memtable in bytes; default 32 MiB. It must be at least twice FlushBytes, so
 	// that Pebble doesn't flush by itself.
 	MemTableSize int
@@ -109,13 +111,16 @@ func (o *Options) complete() error {
 	if o.CacheSize == 0 {
 		o.CacheSize = 32 << 20
 	}
+	if o.HotBytes == 0 {
+		o.HotBytes = 8 << 20
+	}
 	if o.MemTableSize == 0 {
 		o.MemTableSize = 32 << 20
 	}
 	if o.FlushBytes == 0 {
 		o.FlushBytes = 16 << 20
 	}
-	if o.FlushBytes < 0 || o.CacheSize < 0 || o.MemTableSize < 2*o.FlushBytes {
+	if o.FlushBytes < 0 || o.CacheSize < 0 || o.HotBytes < 0 || o.MemTableSize < 2*o.FlushBytes {
 		return errors.New("open state: the memtable must be at least twice the flush threshold")
 	}
 	return nil
@@ -134,6 +139,7 @@ func (o *Options) must(err error, what string) {
 
 // adopt makes e the state that is applied to and shown.
 func (f *FSM) adopt(e *epoch, at position) {
+	e.hot = newHot(f.options.HotBytes, at.applied)
 	f.applier = applier{epoch: e, versions: newVersions(at.applied), next: at}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -58,6 +58,10 @@ func FuzzFSM(f *testing.F) {
 		w.checkModel(t, a, apply(a, w.logs, w.rng))
 		want := endOf(t, a)
 
+		h := open(t, smallOptions(vfs.NewMem()))
+		checkHot(t, w, h)
+		closing(t, h)
+
 		disk := vfs.NewCrashableMem()
 		b := open(t, smallOptions(disk))
 		half := w.rng.IntN(len(w.logs) + 1)

@@ -48,11 +48,23 @@ func (v *View) Epoch() uint64 { return v.epoch.number }
 func (v *View) Stale() bool { return v.epoch.stale.Load() }
 
 // Get returns what is stored under key. Absence is a nil value, and version 0, of a cell NoCell; what is there has a
-// value that isn't nil, though for a cell or stamp it is empty. The caller may keep the value.
+// value that isn't nil, though for a cell or stamp it is empty. The caller may keep the value, but not change it: it is
+// shared by all who read it.
 func (v *View) Get(key Key) (version uint64, value []byte, err error) {
 	if len(key) == 0 {
 		return 0, nil, errMalformed
 	}
+	if known, ok := v.epoch.hot.get(key, v.index); ok {
+		return known.version, known.value, nil
+	}
+	if version, value, err = v.stored(key); err == nil {
+		v.epoch.hot.offer(key, version, value, v.index)
+	}
+	return version, value, err
+}
+
+// stored is Get from Pebble. The value is a copy.
+func (v *View) stored(key Key) (version uint64, value []byte, err error) {
 	item, closer, err := v.snapshot.Get([]byte(key))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return absent(key[0]), nil, nil

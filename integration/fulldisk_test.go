@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,8 +19,8 @@ import (
 	"conclave/integration/lab"
 )
 
-// diskSize is that of each node's file system: two segments of Raft's log and a little.
-const diskSize = "size=768m"
+// diskSize is that of each node's file system.
+const diskSize = "size=1g"
 
 // onSmallDisks moves every node's data to a file system of its own.
 func onSmallDisks(t *testing.T, l *lab.Lab) {
@@ -85,135 +87,176 @@ func freeDisk(t *testing.T, l *lab.Lab, n int) {
 
 // ledger is what the cluster has acknowledged.
 type ledger struct {
-	lab     *lab.Lab
-	written map[string]string
-	next    int
+	lab   *lab.Lab
+	acked []int
+	next  int
 }
 
-const ledgerValue = 64 << 10
+const (
+	ledgerValue = 64 << 10 // bytes
+	ledgerTime  = 20 * time.Second
+)
 
-// write writes a value through node n, and takes note if it was acknowledged.
-func (b *ledger) write(ctx context.Context, n int) (*lab.Answer, error) {
+func ledgerEntry(n int) (path, value string) {
+	return fmt.Sprintf("secret/data/full/%05d", n), strings.Repeat(fmt.Sprintf("%08d", n), ledgerValue/8)
+}
+
+// write writes the next value through a node, and takes note if it is acknowledged.
+func (b *ledger) write(ctx context.Context, node int) (*lab.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, ledgerTime)
+	defer cancel()
 	b.next++
-	name := fmt.Sprintf("secret/data/full/%04d", b.next)
-	value := strings.Repeat(fmt.Sprintf("%08d", b.next), ledgerValue/8)
-	answer, err := b.lab.Client(n).Do(ctx, "POST", name, map[string]any{"data": map[string]string{"value": value}})
-	if err == nil && answer.Status == 200 {
-		b.written[name] = value
+	path, value := ledgerEntry(b.next)
+	answer, err := b.lab.Client(node).Do(ctx, http.MethodPost, path, map[string]any{"data": map[string]string{"value": value}})
+	if err == nil && answer.Status == http.StatusOK {
+		b.acked = append(b.acked, b.next)
 	}
 	return answer, err
 }
 
-// check reads all that was acknowledged through node n.
-func (b *ledger) check(ctx context.Context, n int) error {
-	for name, value := range b.written {
-		var got struct{ Data struct{ Value string } }
-		if err := b.lab.Client(n).Read(ctx, name, &got); err != nil {
-			return fmt.Errorf("node %d: read %s: %w", n, name, err)
+// writeMany writes n values through these nodes, all of which must be acknowledged.
+func (b *ledger) writeMany(t *testing.T, n int, nodes ...int) {
+	t.Helper()
+	for i := range n {
+		answer, err := b.write(t.Context(), nodes[i%len(nodes)])
+		if err == nil {
+			err = answer.Want(http.StatusOK)
 		}
-		if got.Data.Value != value {
-			return fmt.Errorf("node %d: %s holds something else than was acknowledged", n, name)
+		if err != nil {
+			t.Fatalf("write %d of %d through node %d: %v", i+1, n, nodes[i%len(nodes)], err)
 		}
+	}
+}
+
+// wantNothingLost reads of what was acknowledged every seventh value and the latest through each node, from when it
+// serves again.
+func (b *ledger) wantNothingLost(t *testing.T) {
+	t.Helper()
+	for node := 1; node <= b.lab.Nodes(); node++ {
+		latest := b.acked[len(b.acked)-1]
+		eventually(t, time.Minute, func(ctx context.Context) error { return b.check(ctx, node, latest) })
+		for i := 0; i < len(b.acked); i += 7 {
+			if err := b.check(t.Context(), node, b.acked[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (b *ledger) check(ctx context.Context, node, n int) error {
+	path, value := ledgerEntry(n)
+	var got struct{ Data struct{ Value string } }
+	if err := b.lab.Client(node).Read(ctx, path, &got); err != nil {
+		return fmt.Errorf("read %s through node %d: %w", path, node, err)
+	}
+	if got.Data.Value != value {
+		return fmt.Errorf("%s through node %d isn't what was acknowledged", path, node)
 	}
 	return nil
 }
 
-func TestTortureExplore(t *testing.T) {
+// refused waits until a node refuses a read and a write for want of room, which it must say.
+func (b *ledger) refused(t *testing.T, node int) {
+	t.Helper()
+	path, _ := ledgerEntry(b.acked[0])
+	eventually(t, 30*time.Second, func(ctx context.Context) error {
+		write, err := b.write(ctx, node)
+		if err != nil {
+			return err
+		}
+		read, err := b.lab.Client(node).Do(ctx, http.MethodGet, path, nil)
+		if err != nil {
+			return err
+		}
+		for what, answer := range map[string]*lab.Answer{"write": write, "read": read} {
+			if answer.Status != http.StatusServiceUnavailable || !strings.Contains(string(answer.Body), "disk has reached its reserve") {
+				return fmt.Errorf("a %s through node %d: status %d, %s; want 503 and why", what, node, answer.Status, answer.Body)
+			}
+		}
+		return nil
+	})
+}
+
+// others are all nodes but one.
+func others(l *lab.Lab, node int) []int {
+	var nodes []int
+	for n := 1; n <= l.Nodes(); n++ {
+		if n != node {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+// revive starts nodes that have ended, as a service manager would.
+func revive(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	for n := 1; n <= l.Nodes(); n++ {
+		if !l.Running(n) {
+			t.Logf("node %d had ended and is started again", n)
+			if err := l.Start(within(t, time.Minute), n); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestTortureFullDisk: no acknowledged write is lost when disks fill up, whoever has room goes on if it can, who can't says
+// so, and all serve again when there is room. A read adds to the audit log, so it is refused where a write is.
+func TestTortureFullDisk(t *testing.T) {
 	l := startLab(t, 3)
 	onSmallDisks(t, l)
-	book := &ledger{lab: l, written: map[string]string{}}
-	start := time.Now()
-	logf := func(f string, a ...any) { t.Logf("%6.2fs "+f, append([]any{time.Since(start).Seconds()}, a...)...) }
-	try := func(n int) string {
-		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-		defer cancel()
-		began := time.Now()
-		a, err := book.write(ctx, n)
-		if err != nil {
-			return fmt.Sprint(time.Since(began), err)
-		}
-		return fmt.Sprint(time.Since(began), a.Status, string(a.Body[:min(300, len(a.Body))]))
-	}
-	read := func(n int) string {
-		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-		defer cancel()
-		began := time.Now()
-		a, err := l.Client(n).Do(ctx, "GET", "secret/data/full/0001", nil)
-		if err != nil {
-			return fmt.Sprint(time.Since(began), err)
-		}
-		return fmt.Sprint(time.Since(began), a.Status, string(a.Body[:min(200, len(a.Body))]))
-	}
-	status := func() {
-		for n := 1; n <= 3; n++ {
-			logf("  node %d running=%v", n, l.Running(n))
-		}
-	}
-	phase := func(name string, nodes ...int) {
-		logf("--- %s %v", name, nodes)
-		defer func() { logf("end %s", name) }()
-		for _, n := range nodes {
-			fillDisk(t, l, n)
-		}
-		<-time.After(time.Second)
-		for n := 1; n <= 3; n++ {
-			logf("write %d: %s", n, try(n))
-			logf("read %d: %s", n, read(n))
-		}
-		ok, bad := 0, 0
-		for i := 0; i < 1500; i++ {
-			if s := try(1 + i%3); strings.Contains(s, "200") {
-				ok++
-			} else {
-				bad++
-				if bad%10 == 1 {
-					logf("bad %s", s)
-				}
-				if bad > 20 {
-					break
-				}
-			}
-		}
-		logf("ok %d bad %d", ok, bad)
-		for n := 1; n <= 3; n++ {
-			logf("write %d: %s", n, try(n))
-			logf("read %d: %s", n, read(n))
-		}
-		status()
-		for _, n := range nodes {
-			if _, err := os.Stat(filepath.Join(l.DataDirs[n-1], "ballast")); err == nil {
-				freeDisk(t, l, n)
-			}
-		}
-		for n := 1; n <= 3; n++ {
-			if !l.Running(n) {
-				logf("restart %d: %v", n, l.Start(within(t, time.Minute), n))
-			}
-		}
-		for n := 1; n <= 3; n++ {
-			began := time.Now()
-			var err error
-			for time.Since(began) < 30*time.Second {
-				if err = book.check(within(t, 20*time.Second), n); err == nil {
-					break
-				}
-			}
-			logf("check %d (%d): %v after %v", n, len(book.written), err, time.Since(began))
-		}
-	}
-	logf("write 1: %s", try(1))
-	lead, err := l.Leader(t.Context())
+	book := &ledger{lab: l}
+	book.writeMany(t, 30, 1, 2, 3)
+	leader, err := l.Leader(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	phase("follower", lead%3+1)
-	if lead, err = l.Leader(t.Context()); err != nil {
+
+	full := others(l, leader)[0]
+	fillDisk(t, l, full)
+	// More than the segments that the follower's log has made in advance.
+	book.writeMany(t, 2500, others(l, full)...)
+	t.Logf("node %d, a follower whose disk is full, runs: %v", full, l.Running(full))
+	freeDisk(t, l, full)
+	revive(t, l)
+	book.wantNothingLost(t)
+
+	if leader, err = l.Leader(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	phase("leader", lead)
-	phase("all", 1, 2, 3)
-	for n := 1; n <= 3; n++ {
-		b, _ := os.ReadFile(l.LogFiles[n-1])
-		os.WriteFile(fmt.Sprintf("/tmp/fdt/node%d.log", n), b, 0o600)
+	fillDisk(t, l, leader)
+	statuses := map[int]int{} // status → how often
+	for i := range 60 {
+		answer, err := book.write(t.Context(), 1+i%3)
+		if err != nil {
+			t.Logf("a write with the leader's disk full: %v", err)
+			continue
+		}
+		statuses[answer.Status]++
+		if !slices.Contains([]int{http.StatusOK, http.StatusServiceUnavailable}, answer.Status) {
+			t.Errorf("a write with the leader's disk full: status %d: %s", answer.Status, answer.Body)
+		}
 	}
+	t.Logf("with the disk of node %d, the leader, full, writes were answered by %v", leader, statuses)
+	freeDisk(t, l, leader)
+	revive(t, l)
+	book.wantNothingLost(t)
+
+	for n := 1; n <= 3; n++ {
+		fillDisk(t, l, n)
+	}
+	for n := 1; n <= 3; n++ {
+		book.refused(t, n)
+	}
+	for n := 1; n <= 3; n++ {
+		if !l.Running(n) {
+			t.Errorf("node %d has ended for a full disk", n)
+		}
+		freeDisk(t, l, n)
+	}
+	revive(t, l)
+	book.wantNothingLost(t)
+	book.writeMany(t, 30, 1, 2, 3)
+	book.wantNothingLost(t)
 }
