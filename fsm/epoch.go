@@ -127,12 +127,21 @@ func openGeneration(o *Options, number uint64) (*epoch, position, error) {
 	}
 	if err == nil {
 		e.log, err = audit.OpenLog(o.path(auditDir, generation16(number)), at.audit,
-			audit.LogOptions{FS: disk, SegmentSize: o.AuditSegment, Capacity: o.AuditCapacity})
+			audit.LogOptions{FS: o.room.FS(o.unchecked(), o.path(stateDir), o.path(auditDir)), SegmentSize: o.AuditSegment, Capacity: o.AuditCapacity})
 	}
 	if err != nil {
 		return nil, position{}, errors.Join(err, db.Close())
 	}
 	return e, at, nil
+}
+
+// unchecked is the file system without the watch for slow disks, which takes a write beside a sync of the same file for
+// a defect and panics: the audit log is written to while it is synced.
+func (o *Options) unchecked() vfs.FS {
+	if o.health != nil {
+		return o.FS.Unwrap()
+	}
+	return o.FS
 }
 
 func (e *epoch) pebbleOptions(disk vfs.FS) *pebble.Options {
