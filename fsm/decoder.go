@@ -216,6 +216,7 @@ const (
 	spaceKey = 1 + 8      // the key of a DropSpace
 	stampKey = 1 + 8 + 16 // ClassStamp
 	childKey = 1 + 8 + 32 // ClassRecord and ClassCell
+	lossSize = 1 + 8 + 2  // of a loss, see lossKey
 )
 
 // readable reports whether a key can be in a read set.

@@ -7,6 +7,7 @@ import "math"
 //	'r' ‖ space (8) ‖ directory (16) ‖ child (16)   a record: ciphertext
 //	'c' ‖ space (8) ‖ directory (16) ‖ child (16)   a cell: a plaintext counter
 //	's' ‖ space (8) ‖ directory (16)                the stamp of a directory: index of its last create or delete
+//	's' ‖ space (8) ‖ first bytes of a child (2)    the loss of such children: index of the last delete; never in a transaction
 //	'p' ‖ name                                      a plain item that must be readable while sealed (seal blob, members)
 //	'm' ‖ name                                      the state machine's own (applied index, audit frontier); never in a transaction
 //
@@ -107,7 +108,8 @@ type Verdict uint8
 const (
 	// Committed: nothing it read had changed; its writes, if any, and its record are in.
 	Committed Verdict = iota + 1
-	// Conflict: something it read has changed, or its time interval has passed. A writing transaction left no trace; the
+	// Conflict: something it read has changed, or its time interval has passed, or it makes a record that may have been
+	// made and deleted since its snapshot. A writing transaction left no trace; the
 	// record of one that only read is in the log, and the request runs again on a state at or after Outcome.Index.
 	Conflict
 	// Refused: the AddCell at Outcome.Write would have gone below its floor. It left no trace.

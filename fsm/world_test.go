@@ -204,6 +204,9 @@ func (w *world) write(t *Transaction, seen map[Key]item) {
 	}
 }
 
+// loss is where the model keeps when children that begin like a record's were last deleted.
+func loss(record Key) Key { return "s" + record[1:9] + record[25:27] }
+
 func (w *world) version(k Key) uint64 {
 	if i, ok := w.items[k]; ok {
 		return i.version
@@ -221,6 +224,11 @@ func (w *world) judge(t *Transaction, index uint64) (Verdict, int) {
 	}
 	for _, r := range t.Reads {
 		if w.version(r.Key) != r.Version {
+			return Conflict, 0
+		}
+	}
+	for _, wr := range t.Writes {
+		if wr.Op == Create && wr.Key[0] == ClassRecord && w.version(loss(wr.Key)) > t.Snapshot {
 			return Conflict, 0
 		}
 	}
@@ -246,6 +254,9 @@ func (w *world) judge(t *Transaction, index uint64) (Verdict, int) {
 			delete(w.items, wr.Key)
 		case Delete:
 			delete(w.items, wr.Key)
+			if wr.Key[0] == ClassRecord {
+				w.items[loss(wr.Key)] = item{index, ""}
+			}
 		case Create, Replace:
 			w.items[wr.Key] = item{wr.Version, string(wr.Value)}
 		}
