@@ -28,7 +28,7 @@ func AnswersAbsent(patterns ...string) Option {
 // isn't there is NotFound. It runs on empty storage; a plug-in's own tests show that it works.
 func Conformance(t *testing.T, plugin conclave.Plugin, options ...Option) {
 	t.Helper()
-	probe := Harness{mount: &conclave.Mount{}, caller: &conclave.Caller{}}
+	probe := Harness{setting: setting{mount: &conclave.Mount{}, caller: &conclave.Caller{}}}
 	for _, option := range options {
 		option(&probe)
 	}

@@ -241,6 +241,17 @@ func TestCells(t *testing.T) {
 			t.Error("a removed cell is there")
 		}
 	})
+	if err := inTx(t, h, func(tx conclave.Tx) {
+		_ = tx.SetCell("uses", 1, true)
+		_ = tx.AddCell("uses", -2, 0, refusal)
+		_ = tx.SetCell("uses", 5, true)
+		_ = tx.AddCell("uses", -2, 0, refusal)
+		if n, ok, err := tx.Cell("uses"); n != 3 || !ok || err != nil {
+			t.Errorf("Cell = %d, %v, %v, want 3", n, ok, err)
+		}
+	}); err != nil {
+		t.Errorf("an addition that was overwritten counts: %v", err)
+	}
 }
 
 func TestLoadDecodesOncePerValue(t *testing.T) {

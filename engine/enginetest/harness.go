@@ -1,8 +1,9 @@
 // Package enginetest is the conformance kit for secrets engines and auth methods. A [Harness] runs an engine's routes on
 // storage in memory, in the order of the pipeline: find the route, bind, prepare, then in one transaction authorise,
-// handle and commit. [Conformance] checks what every plug-in promises.
+// handle and commit. [Conformance] checks what every plug-in promises. [Memory] is the same storage for tests of what is
+// no engine: of packages that are given a transaction.
 //
-// The harness has no encryption, no audit log and no concurrency. It stops a test where an engine breaks the contract: a
+// The kit has no encryption, no audit log and no concurrency. It stops a test where an engine breaks the contract: a
 // reading handler that writes, a handler that isn't pure, a value of Get that is changed.
 package enginetest
 
@@ -26,25 +27,20 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
 
 // Harness runs requests against one mount of an engine.
 type Harness struct {
-	t             testing.TB
+	setting
 	engine        conclave.Engine
 	router        *conclave.Router
-	mount         *conclave.Mount
-	caller        *conclave.Caller
 	header        map[string][]string
 	authorize     func(op conclave.Operation, path string) bool
-	fast          bool
 	answersAbsent []string // patterns
 	state         *state
 }
 
 // state is what harnesses of one mount share.
 type state struct {
-	now      time.Time
 	requests int
 	shared   *space
 	callers  map[string]*space // token id → the caller's part, for engines that are PerCaller
-	loaded   map[string]any    // path and content → decoded object
 }
 
 func (s *state) part(h *Harness) *space {
@@ -82,12 +78,15 @@ func Fast() Option { return func(h *Harness) { h.fast = true } }
 // New mounts the engine on empty storage, at "test/", called by a token with the policy default.
 func New(t testing.TB, engine conclave.Engine, options ...Option) *Harness {
 	t.Helper()
-	h := &Harness{t: t, engine: engine, router: conclave.NewRouter(engine.Routes()),
-		mount: &conclave.Mount{UUID: "3b0d3c0e-0000-4000-8000-000000000001", Path: "test/", Kind: engine.Kind(), Accessor: engine.Kind() + "_01234567",
-			DefaultTTL: 768 * time.Hour, MaxTTL: 768 * time.Hour},
-		caller:    &conclave.Caller{TokenID: "token-1", Accessor: "accessor-1", DisplayName: "tester", EntityID: "entity-1", Policies: []string{"default"}, Type: "service"},
+	now := start
+	h := &Harness{
+		setting: setting{t: t, now: &now,
+			mount: &conclave.Mount{UUID: "3b0d3c0e-0000-4000-8000-000000000001", Path: "test/", Kind: engine.Kind(), Accessor: engine.Kind() + "_01234567",
+				DefaultTTL: 768 * time.Hour, MaxTTL: 768 * time.Hour},
+			caller: &conclave.Caller{TokenID: "token-1", Accessor: "accessor-1", DisplayName: "tester", EntityID: "entity-1", Policies: []string{"default"}, Type: "service"}},
+		engine: engine, router: conclave.NewRouter(engine.Routes()),
 		authorize: func(conclave.Operation, string) bool { return true },
-		state:     &state{now: start, shared: newSpace(), callers: map[string]*space{}, loaded: map[string]any{}},
+		state:     &state{shared: newSpace(), callers: map[string]*space{}},
 	}
 	for _, option := range options {
 		option(h)
@@ -121,13 +120,17 @@ func (h *Harness) Reopen(engine conclave.Engine) *Harness {
 }
 
 // Now is the cluster time of the next request.
-func (h *Harness) Now() time.Time { return h.state.now }
+func (h *Harness) Now() time.Time { return *h.now }
 
 // Advance lets cluster time pass.
-func (h *Harness) Advance(d time.Duration) { h.state.now = h.state.now.Add(d) }
+func (h *Harness) Advance(d time.Duration) { *h.now = h.now.Add(d) }
 
 // Stored returns what is stored for the mount, or for the caller's part of it: path → value.
 func (h *Harness) Stored() map[string][]byte { return maps.Clone(h.state.part(h).values) }
+
+func (h *Harness) begin(request *conclave.Request, writable bool) *tx {
+	return newTx(&h.setting, h.state.part(h), request, writable, &progress{})
+}
 
 // Store puts a value into storage, past the engine: old formats, damage.
 func (h *Harness) Store(path string, value []byte) {

@@ -5,18 +5,38 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"conclave"
 )
 
+// setting is what transactions see beside their storage.
+type setting struct {
+	t      testing.TB
+	now    *time.Time // shared by all that run on one clock
+	mount  *conclave.Mount
+	caller *conclave.Caller
+	fast   bool
+}
+
 // space is what one mount, or one caller's part of it, has stored.
 type space struct {
 	values map[string][]byte // path → value
 	cells  map[string]int64  // path → counter
+	loaded map[string]loaded // path → what was last decoded
 }
 
-func newSpace() *space { return &space{values: map[string][]byte{}, cells: map[string]int64{}} }
+// loaded is a decoded object with the value that it was decoded from. What an aborted transaction wrote is so never
+// taken for what is stored.
+type loaded struct {
+	value  []byte
+	object any
+}
+
+func newSpace() *space {
+	return &space{values: map[string][]byte{}, cells: map[string]int64{}, loaded: map[string]loaded{}}
+}
 
 // write is one effect of a transaction.
 type write struct {
@@ -33,9 +53,16 @@ type addition struct {
 	refusal      error
 }
 
+// progress is what the parts of one transaction share.
+type progress struct {
+	failed error // the first error of a View or Tx; the transaction ends with it
+	bytes  int   // of all that is written
+}
+
 // tx implements conclave.Tx on a space in memory. Writes stay in the transaction until commit.
 type tx struct {
-	h        *Harness
+	*setting
+	*progress
 	from     *space
 	request  *conclave.Request
 	writable bool
@@ -43,14 +70,12 @@ type tx struct {
 	cells    map[string]write // path → counter written
 	adds     []addition
 	lent     map[string][]byte // path → the copy that a Get handed out, to see that it isn't changed
-	failed   error             // the first error of a View or Tx; the transaction ends with it
-	bytes    int
 }
 
 var _ conclave.Tx = (*tx)(nil)
 
-func (h *Harness) begin(request *conclave.Request, writable bool) *tx {
-	return &tx{h: h, from: h.state.part(h), request: request, writable: writable,
+func newTx(in *setting, from *space, request *conclave.Request, writable bool, p *progress) *tx {
+	return &tx{setting: in, progress: p, from: from, request: request, writable: writable,
 		writes: map[string]write{}, cells: map[string]write{}, lent: map[string][]byte{}}
 }
 
@@ -64,11 +89,10 @@ func (t *tx) fail(err error) error {
 
 // checkPath tells what is wrong with a storage path, nil if it is a good one.
 func checkPath(path string) error {
-	segments := strings.Split(path, "/")
-	if len(segments) > conclave.MaxDepth {
+	if strings.Count(path, "/") >= conclave.MaxDepth {
 		return conclave.Errorf(conclave.Invalid, "path has more than %d segments", conclave.MaxDepth)
 	}
-	for _, segment := range segments {
+	for segment := range strings.SplitSeq(path, "/") {
 		if segment == "" {
 			return conclave.Errorf(conclave.Invalid, "path has an empty segment")
 		}
@@ -84,14 +108,11 @@ func (t *tx) Get(path string) ([]byte, error) {
 		return nil, t.fail(err)
 	}
 	value := t.value(path)
-	if value == nil || t.h.fast {
+	if value == nil || t.fast {
 		return value, nil
 	}
 	if t.lent[path] == nil {
 		t.lent[path] = bytes.Clone(value)
-	}
-	if !bytes.Equal(t.lent[path], value) {
-		t.lent[path] = bytes.Clone(value) // written since
 	}
 	return t.lent[path], nil
 }
@@ -111,16 +132,14 @@ func (t *tx) Load(path string, decode func(value []byte) (any, error)) (any, err
 	if value == nil {
 		return nil, nil
 	}
-	// The cache is keyed by content, so that what an aborted transaction wrote is never taken for what is stored.
-	key := path + "\x00" + string(value)
-	if object, ok := t.h.state.loaded[key]; ok {
-		return object, nil
+	if last, ok := t.from.loaded[path]; ok && bytes.Equal(last.value, value) {
+		return last.object, nil
 	}
 	object, err := decode(bytes.Clone(value))
 	if err != nil {
 		return nil, t.fail(err)
 	}
-	t.h.state.loaded[key] = object
+	t.from.loaded[path] = loaded{value, object}
 	return object, nil
 }
 
@@ -183,11 +202,11 @@ func (t *tx) Cell(path string) (int64, bool, error) {
 	return n, ok, nil
 }
 
-func (t *tx) Now() time.Time             { return t.h.state.now }
-func (t *tx) Reached(at time.Time) bool  { return !t.h.state.now.Before(at) }
+func (t *tx) Now() time.Time             { return *t.now }
+func (t *tx) Reached(at time.Time) bool  { return !t.now.Before(at) }
 func (t *tx) Request() *conclave.Request { return t.request }
-func (t *tx) Caller() *conclave.Caller   { return t.h.caller }
-func (t *tx) Mount() *conclave.Mount     { return t.h.mount }
+func (t *tx) Caller() *conclave.Caller   { return t.caller }
+func (t *tx) Mount() *conclave.Mount     { return t.mount }
 
 func (t *tx) Put(path string, v []byte) error {
 	if len(v) > conclave.MaxValue {
@@ -205,6 +224,7 @@ func (t *tx) SetCell(path string, value int64, present bool) error {
 	if present {
 		w.Cell = &value
 	}
+	t.adds = slices.DeleteFunc(t.adds, func(add addition) bool { return add.path == path }) // the last word counts
 	return t.note(path, w, 8)
 }
 
@@ -224,13 +244,15 @@ func (t *tx) note(path string, w write, size int) error {
 		t.cells[path] = w
 		return nil
 	}
+	t.checkLoan(path)
+	delete(t.lent, path)
 	t.writes[path] = w
 	return nil
 }
 
 func (t *tx) mayWrite(path string, size int) error {
 	if !t.writable {
-		t.h.t.Errorf("a handler that only reads wrote %q", path)
+		t.t.Errorf("a handler that only reads wrote %q", path)
 		return t.fail(conclave.Errorf(conclave.Internal, "a handler that only reads wrote"))
 	}
 	if err := checkPath(path); err != nil {
@@ -244,9 +266,15 @@ func (t *tx) mayWrite(path string, size int) error {
 
 // commit judges the additions, then applies all writes as one.
 func (t *tx) commit() error {
-	if len(t.writes)+len(t.cells)+len(t.adds) == 0 {
-		return nil
+	cells, err := t.judge()
+	if err == nil {
+		t.apply(cells)
 	}
+	return err
+}
+
+// judge returns the counters as they are after the transaction, or why one of its additions isn't allowed.
+func (t *tx) judge() (map[string]int64, error) {
 	cells := maps.Clone(t.from.cells)
 	for path, w := range t.cells {
 		delete(cells, path)
@@ -258,15 +286,19 @@ func (t *tx) commit() error {
 		n, ok := cells[add.path]
 		if !ok || n+add.delta < add.floor {
 			if add.refusal == nil {
-				return conclave.Errorf(conclave.Precondition, "counter is at its limit")
+				return nil, conclave.Errorf(conclave.Precondition, "counter is at its limit")
 			}
-			return add.refusal
+			return nil, add.refusal
 		}
 		cells[add.path] = n + add.delta
 	}
+	return cells, nil
+}
+
+func (t *tx) apply(cells map[string]int64) {
 	for path, w := range t.writes {
 		if _, shared := cells[path]; shared {
-			t.h.t.Errorf("%q is both a value and a counter", path)
+			t.t.Errorf("%q is both a value and a counter", path)
 		}
 		delete(t.from.values, path)
 		if w.Value != nil {
@@ -274,14 +306,17 @@ func (t *tx) commit() error {
 		}
 	}
 	t.from.cells = cells
-	return nil
 }
 
 // checkLent reports values that the handler changed although it may not.
 func (t *tx) checkLent() {
-	for path, value := range t.lent {
-		if !bytes.Equal(value, t.value(path)) && !bytes.Equal(value, t.from.values[path]) {
-			t.h.t.Errorf("a handler changed the value that Get(%q) returned", path)
-		}
+	for path := range t.lent {
+		t.checkLoan(path)
+	}
+}
+
+func (t *tx) checkLoan(path string) {
+	if value, ok := t.lent[path]; ok && !bytes.Equal(value, t.value(path)) {
+		t.t.Errorf("a handler changed the value that Get(%q) returned", path)
 	}
 }
