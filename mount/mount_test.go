@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/engine/enginetest"
 )
 
 // kinds are the plug-ins of tests: kv takes versions 1 and 2, cubbyhole is a singleton, userpass is an auth method.
@@ -43,21 +44,23 @@ func (t touching) Touches(_ conclave.View, path string) (bool, error) {
 
 type bench struct {
 	t testing.TB
-	*memory
+	*enginetest.Memory
 	access touching
 }
 
 func newBench(t testing.TB) *bench {
-	b := &bench{t, newMemory(), nil}
-	b.caller = &conclave.Caller{Root: true}
-	if err := Initial(b, rand.Reader); err != nil {
+	b := &bench{t, enginetest.NewMemory(t), nil}
+	b.SetCaller(&conclave.Caller{Root: true})
+	if err := b.End(Initial(b, rand.Reader)); err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
+// call runs a route in a transaction. What a refused request wrote can be seen until the next call.
 func (b *bench) call(op conclave.Operation, path string, fields map[string]any) (*conclave.Response, error) {
 	b.t.Helper()
+	b.Rollback()
 	router := conclave.NewRouter(Routes(Setup{Plugins: kinds{}, Access: b.access, Random: rand.Reader}))
 	route, params, err := router.Find(op, path)
 	if err != nil {
@@ -75,7 +78,11 @@ func (b *bench) call(op conclave.Operation, path string, fields map[string]any) 
 		}
 		ctx = conclave.WithPrepared(ctx, prepared)
 	}
-	return route.Handle(ctx, b, in)
+	response, err := route.Handle(ctx, b, in)
+	if err != nil {
+		return nil, err
+	}
+	return response, b.Commit()
 }
 
 func (b *bench) must(op conclave.Operation, path string, fields map[string]any) map[string]any {
@@ -205,12 +212,12 @@ func TestEnableRefuses(t *testing.T) {
 		b := newBench(t)
 		b.must(conclave.Update, "mounts/secret", object{"type": "kv"})
 		b.must(conclave.Update, "mounts/deep/er", object{"type": "kv"})
-		before, spaces := string(b.values["mounts"]), len(b.spaces)
+		before, spaces := string(b.Values()["mounts"]), b.Spaces()
 		_, err := b.call(conclave.Update, test.path, test.fields)
 		if !conclave.Is(err, conclave.Invalid) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s %v: %v, want %q", test.path, test.fields, err, test.want)
 		}
-		if string(b.values["mounts"]) != before || len(b.spaces) != spaces {
+		if string(b.Values()["mounts"]) != before || !slices.Equal(b.Spaces(), spaces) {
 			t.Errorf("%s %v left something", test.path, test.fields)
 		}
 	}
@@ -222,15 +229,15 @@ func TestDisableDestroysTheSpace(t *testing.T) {
 		b.must(conclave.Update, base+"/x", object{"type": kind})
 		prefix := map[string]string{"mounts": "", "auth": "auth/"}[base]
 		e, _, ok := b.table().Find(prefix + "x/y")
-		if !ok || !b.spaces[e.Space.ID] {
+		if !ok || !slices.Contains(b.Spaces(), e.Space.ID) {
 			t.Fatalf("%s: not mounted", base)
 		}
 		if e.Mount().Kind != kind || e.Mount().DefaultTTL != 768*time.Hour {
 			t.Errorf("mount = %+v", e.Mount())
 		}
 		b.must(conclave.Delete, base+"/x", nil)
-		if _, _, ok := b.table().Find(prefix + "x/y"); ok || b.spaces[e.Space.ID] {
-			t.Errorf("%s: mounted %v, space %v after disable", base, ok, b.spaces[e.Space.ID])
+		if _, _, ok := b.table().Find(prefix + "x/y"); ok || slices.Contains(b.Spaces(), e.Space.ID) {
+			t.Errorf("%s: mounted %v, spaces %v after disable", base, ok, b.Spaces())
 		}
 		b.must(conclave.Delete, base+"/x", nil)
 	}
@@ -275,7 +282,7 @@ func TestTuneRefuses(t *testing.T) {
 	b := newBench(t)
 	b.must(conclave.Update, "mounts/one", object{"type": "kv"})
 	b.must(conclave.Update, "mounts/two", object{"type": "kv-v2"})
-	before := string(b.values["mounts"])
+	before := string(b.Values()["mounts"])
 	for _, test := range []struct {
 		path   string
 		fields object
@@ -295,14 +302,17 @@ func TestTuneRefuses(t *testing.T) {
 		if _, err := b.call(conclave.Update, test.path, test.fields); !conclave.Is(err, conclave.Invalid) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s %v: %v, want %q", test.path, test.fields, err, test.want)
 		}
+		if string(b.Values()["mounts"]) != before {
+			t.Errorf("%s %v changed the table", test.path, test.fields)
+		}
 	}
 	for _, path := range []string{"mounts/none", "mounts/none/tune", "auth/none"} {
 		if _, err := b.call(conclave.Read, path, nil); !conclave.Is(err, conclave.Invalid) {
 			t.Errorf("read %s: %v", path, err)
 		}
-	}
-	if string(b.values["mounts"]) != before {
-		t.Error("a refusal changed the table")
+		if string(b.Values()["mounts"]) != before {
+			t.Errorf("reading %s changed the table", path)
+		}
 	}
 }
 
@@ -312,7 +322,7 @@ func TestRemountMovesTheSpace(t *testing.T) {
 	old, _, _ := b.table().Find("secret/x")
 	id := b.must(conclave.Update, "remount", object{"from": "secret", "to": "/secret/inner/"})["migration_id"].(string)
 	moved, rest, ok := b.table().Find("secret/inner/x")
-	if !ok || rest != "x" || moved.UUID != old.UUID || moved.Accessor != old.Accessor || moved.Space.ID != old.Space.ID || !b.spaces[old.Space.ID] {
+	if !ok || rest != "x" || moved.UUID != old.UUID || moved.Accessor != old.Accessor || moved.Space.ID != old.Space.ID || !slices.Contains(b.Spaces(), old.Space.ID) {
 		t.Errorf("moved to %+v", moved)
 	}
 	if _, _, ok := b.table().Find("secret/x"); ok {
@@ -354,7 +364,8 @@ func TestDiscoveryShowsOnlyWhatIsOpen(t *testing.T) {
 	if got := b.must(conclave.Read, "internal/ui/mounts/closed/x", nil); got["path"] != "closed/" {
 		t.Errorf("root: %v", got)
 	}
-	b.caller, b.access = &conclave.Caller{}, touching{"open/"}
+	b.SetCaller(&conclave.Caller{})
+	b.access = touching{"open/"}
 	got := b.must(conclave.Read, "internal/ui/mounts/open/data/x", nil)
 	if got["path"] != "open/" || got["type"] != "kv" || got["options"].(object)["version"] != "2" {
 		t.Errorf("open: %v", got)
@@ -407,7 +418,7 @@ func TestTableIsBounded(t *testing.T) {
 	for i := len(entries); i < MaxEntries; i++ {
 		entries = append(entries, &Entry{Path: fmt.Sprintf("z%04d/", i), Kind: "kv"})
 	}
-	if err := put(b, entries, nil); err != nil {
+	if err := b.End(put(b, entries, nil)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.call(conclave.Update, "mounts/one-more", object{"type": "kv"}); !conclave.Is(err, conclave.Invalid) {
@@ -416,7 +427,7 @@ func TestTableIsBounded(t *testing.T) {
 	for _, e := range entries[3:] {
 		e.Description = strings.Repeat("x", 300)
 	}
-	if err := put(b, entries, nil); !conclave.Is(err, conclave.TooLarge) {
+	if err := b.End(put(b, entries, nil)); !conclave.Is(err, conclave.TooLarge) {
 		t.Errorf("beyond a megabyte: %v", err)
 	}
 }
@@ -424,7 +435,9 @@ func TestTableIsBounded(t *testing.T) {
 func TestDamagedTableIsAnError(t *testing.T) {
 	for _, damage := range []string{"", "{", `{"entries":[null]}`, `{"entries":[{"path":"a","kind":"kv"}]}`, `{"entries":[{"path":"a/"}]}`} {
 		b := newBench(t)
-		_ = b.Put("mounts", []byte(damage))
+		if err := b.End(b.Put("mounts", []byte(damage))); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := Load(b, Defaults{}); !conclave.Is(err, conclave.Internal) {
 			t.Errorf("%q: %v", damage, err)
 		}
@@ -446,9 +459,9 @@ func TestStoredFormStays(t *testing.T) {
 	if !ok || e.Space.ID != 7 || string(e.Space.Keys) != "keys" || e.Mount().DefaultTTL != time.Minute || e.Mount().MaxTTL != time.Hour {
 		t.Errorf("%+v", e)
 	}
-	m := newMemory()
-	if err := put(m, table.entries, table.moves); err != nil || string(m.values["mounts"]) != golden {
-		t.Errorf("%s, %v", m.values["mounts"], err)
+	m := enginetest.NewMemory(t)
+	if err := m.End(put(m, table.entries, table.moves)); err != nil || string(m.Values()["mounts"]) != golden {
+		t.Errorf("%s, %v", m.Values()["mounts"], err)
 	}
 }
 
