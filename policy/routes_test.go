@@ -7,11 +7,14 @@ import (
 	"testing"
 
 	"conclave"
+	"conclave/engine/enginetest"
 )
 
-// call runs a route as the router would, and returns its data as JSON.
-func call(t *testing.T, tx conclave.Tx, op conclave.Operation, path string, fields map[string]any) (string, error) {
+// call runs a route in a transaction as the pipeline would, and returns its data as JSON. What a refused request wrote
+// can be seen until the next call.
+func call(t *testing.T, tx *enginetest.Memory, op conclave.Operation, path string, fields map[string]any) (string, error) {
 	t.Helper()
+	tx.Rollback()
 	route, params, err := conclave.NewRouter(Routes()).Find(op, path)
 	if err != nil {
 		return "", err
@@ -21,6 +24,9 @@ func call(t *testing.T, tx conclave.Tx, op conclave.Operation, path string, fiel
 		return "", err
 	}
 	response, err := route.Handle(context.Background(), tx, in)
+	if err == nil {
+		err = tx.Commit()
+	}
 	if err != nil {
 		return "", err
 	}
@@ -29,7 +35,7 @@ func call(t *testing.T, tx conclave.Tx, op conclave.Operation, path string, fiel
 }
 
 func TestPolicyLivesThroughItsRoutes(t *testing.T) {
-	tx := newMemory()
+	tx := enginetest.NewMemory(t)
 	text := `path "secret/*" { capabilities = ["read"] }`
 	steps := []struct {
 		op     conclave.Operation
@@ -80,11 +86,11 @@ func TestPolicyRoutesRefuse(t *testing.T) {
 		{conclave.Read, "policies/acl/a/b", nil, conclave.NotFound},
 	}
 	for _, test := range tests {
-		tx := newMemory()
+		tx := enginetest.NewMemory(t)
 		if _, err := call(t, tx, test.op, test.path, test.fields); !conclave.Is(err, test.want) {
 			t.Errorf("%v %s = %v, want %v", test.op, test.path, err, test.want)
 		}
-		if len(tx.values) != 0 {
+		if len(tx.Values()) != 0 {
 			t.Errorf("%v %s wrote", test.op, test.path)
 		}
 	}
@@ -97,7 +103,7 @@ func TestListAndReadOldFormsAreTopLevel(t *testing.T) {
 			t.Fatal(err)
 		}
 		in, _ := route.Bind(params, nil)
-		response, err := route.Handle(context.Background(), newMemory(), in)
+		response, err := route.Handle(context.Background(), enginetest.NewMemory(t), in)
 		if err != nil || !response.TopLevel {
 			t.Errorf("%s: %+v, %v", path, response, err)
 		}
@@ -105,7 +111,7 @@ func TestListAndReadOldFormsAreTopLevel(t *testing.T) {
 }
 
 func TestCacheSeesEveryChange(t *testing.T) {
-	tx, cache := newMemory(), NewCache()
+	tx, cache := enginetest.NewMemory(t), NewCache()
 	read := func() bool {
 		t.Helper()
 		acl, err := cache.ACL(tx, []string{"default", "ops", "missing"})
@@ -117,7 +123,7 @@ func TestCacheSeesEveryChange(t *testing.T) {
 	if read() {
 		t.Error("allowed before the policy was there")
 	}
-	if err := Store(tx, mustParse(t, "ops", source("secret/* read"))); err != nil {
+	if err := tx.End(Store(tx, mustParse(t, "ops", source("secret/* read")))); err != nil {
 		t.Fatal(err)
 	}
 	one, _ := cache.ACL(tx, []string{"default", "ops"})
@@ -125,7 +131,7 @@ func TestCacheSeesEveryChange(t *testing.T) {
 	if !read() || one != two {
 		t.Error("not allowed, or compiled twice")
 	}
-	if err := tx.Delete("policy/ops"); err != nil {
+	if err := tx.End(tx.Delete("policy/ops")); err != nil {
 		t.Fatal(err)
 	}
 	if read() {
@@ -137,19 +143,24 @@ func TestCacheSeesEveryChange(t *testing.T) {
 }
 
 func TestDamagedRecordIsAnError(t *testing.T) {
-	tx := newMemory()
+	tx := enginetest.NewMemory(t)
 	for _, damage := range []string{"", "{", `{"policy":"nonsense {"}`} {
-		_ = tx.Put("policy/x", []byte(damage))
+		if err := tx.End(tx.Put("policy/x", []byte(damage))); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := Load(tx, "x"); !conclave.Is(err, conclave.Internal) {
 			t.Errorf("%q: %v", damage, err)
 		}
+		tx.Rollback()
 	}
 }
 
 // TestStoredFormStays loads a record as the first version wrote it.
 func TestStoredFormStays(t *testing.T) {
-	tx := newMemory()
-	_ = tx.Put("policy/ops", []byte(`{"policy":"path \"a\" { policy = \"read\" }"}`))
+	tx := enginetest.NewMemory(t)
+	if err := tx.End(tx.Put("policy/ops", []byte(`{"policy":"path \"a\" { policy = \"read\" }"}`))); err != nil {
+		t.Fatal(err)
+	}
 	p, err := Load(tx, "OPS")
 	if err != nil || len(p.Rules) != 1 || p.Rules[0].Capabilities != CanRead|CanList {
 		t.Errorf("%+v, %v", p, err)
@@ -157,9 +168,9 @@ func TestStoredFormStays(t *testing.T) {
 }
 
 func BenchmarkCache(b *testing.B) {
-	tx, cache := newMemory(), NewCache()
+	tx, cache := enginetest.NewMemory(b), NewCache()
 	for _, name := range []string{"ops", "dev"} {
-		if err := Store(tx, mustParse(b, name, source("secret/* read"))); err != nil {
+		if err := tx.End(Store(tx, mustParse(b, name, source("secret/* read")))); err != nil {
 			b.Fatal(err)
 		}
 	}
