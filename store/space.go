@@ -225,6 +225,7 @@ func (v *View) Delete(path string) error {
 		if err != nil || !empty {
 			return err
 		}
+		v.tx.emptied = append(v.tx.emptied, dirOf{v.space.id, p.dirs[i+1]})
 		if _, err := v.remove(recordKey(fsm.ClassRecord, v.space.id, p.dirs[i], p.dirs[i+1]), p.dirs[i], p.segs[i]); err != nil {
 			return err
 		}

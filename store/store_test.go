@@ -210,6 +210,78 @@ func TestDirectoriesGoWithTheirLastChild(t *testing.T) {
 	}
 }
 
+// stamps are the keys of all directories' stamps in the state.
+func stamps(t *testing.T, w *world) (keys []fsm.Key) {
+	t.Helper()
+	v := w.solo.state.View()
+	defer v.Release()
+	err := v.Scan(fsm.Key(fsm.ClassStamp), "", func(key fsm.Key, _ uint64, _ []byte) bool {
+		if len(key) == len(dirPrefix(fsm.ClassStamp, RootSpace, crypto.Token{})) { // or it is a loss
+			keys = append(keys, key)
+		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+func TestStampsGoWithTheirDirectories(t *testing.T) {
+	w := newWorld(t)
+	w.update(t, func(v *View) { put(t, v, "stays", "1") })
+	before := stamps(t, w)
+	if len(before) == 0 {
+		t.Fatal("a directory has no stamp")
+	}
+	w.update(t, func(v *View) { put(t, v, "a/b/c", "1"); put(t, v, "a/d", "2") })
+	if got := stamps(t, w); len(got) != len(before)+2 {
+		t.Errorf("%d stamps with two directories more, want %d", len(got), len(before)+2)
+	}
+	remove := func(v *View, paths ...string) {
+		for _, path := range paths {
+			if err := v.Delete(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// Emptied and filled again by one transaction: the stamp stays, and so does what it vouches for.
+	w.update(t, func(v *View) { remove(v, "a/b/c", "a/d"); put(t, v, "a/b/c", "3") })
+	if got := list(t, w.begin(t).System(), "a/b/"); !slices.Equal(got, []string{"c"}) {
+		t.Errorf("a directory that was emptied and filled again lists %v, want [c]", got)
+	}
+	w.update(t, func(v *View) { remove(v, "a/b/c"); put(t, v, "a/b/e", "4"); remove(v, "a/b/e") })
+	if got := stamps(t, w); !slices.Equal(got, before) {
+		t.Errorf("%d stamps once the directories are gone, want the %d from before", len(got), len(before))
+	}
+}
+
+func TestListingOfARemovedDirectoryConflictsWithItsReturn(t *testing.T) {
+	for name, later := range map[string][]func(*View) error{
+		"removed":                      {deletes("d/there")},
+		"removed and made again":       {deletes("d/there"), writes("d/there")},
+		"removed and made twice again": {deletes("d/there"), writes("d/there"), deletes("d/there"), writes("d/there")},
+		"removed and made otherwise":   {deletes("d/there"), writes("d/other")},
+	} {
+		w := newWorld(t)
+		w.update(t, func(v *View) { put(t, v, "d/there", "1") })
+		tx := w.begin(t)
+		if err := lists("d/")(tx.System()); err != nil {
+			t.Fatal(err)
+		}
+		for _, change := range later {
+			w.update(t, func(v *View) {
+				if err := change(v); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+		if _, err := tx.Commit(t.Context(), fsm.AuditRecord{}); !conflicts(err) {
+			t.Errorf("listing of a directory that was then %s: %v, want a conflict", name, err)
+		}
+	}
+}
+
 func TestConflicts(t *testing.T) {
 	rows := []struct {
 		name         string
@@ -490,6 +562,7 @@ func TestRandomHistoryMatchesAMap(t *testing.T) {
 	w := newWorld(t)
 	rng := mathrand.New(mathrand.NewPCG(7, 7))
 	model := map[string]string{}
+	fixed := len(stamps(t, w))
 	for step := range 400 {
 		w.update(t, func(v *View) {
 			for range 1 + rng.IntN(5) {
@@ -527,6 +600,17 @@ func TestRandomHistoryMatchesAMap(t *testing.T) {
 		return found
 	}
 	got := walk("")
+	dirs := map[string]bool{"": true} // the top keeps its stamp
+	for path := range model {
+		for i := range path {
+			if path[i] == '/' {
+				dirs[path[:i+1]] = true
+			}
+		}
+	}
+	if n := len(stamps(t, w)); n > len(dirs)+fixed {
+		t.Errorf("%d stamps for %d directories, and %d from before", n, len(dirs), fixed)
+	}
 	if len(got) != len(model) {
 		t.Errorf("%d paths, want %d", len(got), len(model))
 	}

@@ -35,6 +35,7 @@ type Tx struct {
 	writes    []fsm.Write
 	writeAt   map[fsm.Key]int  // index into writes
 	plain     map[fsm.Key]leaf // what was written, in clear, for reading it back
+	emptied   []dirOf          // directories that were left empty, though they may have been filled again since
 	refusals  map[int]error    // index into writes → what a refused AddCell means
 	size      int              // bytes to be written
 	notBefore int64
@@ -50,6 +51,12 @@ type leaf struct {
 	name  string
 	value []byte
 	gone  bool
+}
+
+// dirOf names a directory of a space.
+type dirOf struct {
+	space uint64
+	dir   crypto.Token
 }
 
 // Snapshot is the index of the state that the transaction is executed on.
@@ -193,7 +200,7 @@ func (tx *Tx) Failed() error { return tx.failed }
 // stays noted.
 func (tx *Tx) Discard() {
 	tx.failed = nil
-	tx.writes, tx.writeAt, tx.plain, tx.refusals, tx.size = nil, nil, nil, nil, 0
+	tx.writes, tx.writeAt, tx.plain, tx.emptied, tx.refusals, tx.size = nil, nil, nil, nil, nil, 0
 }
 
 // Committed is the outcome of a commit that took effect.
@@ -210,11 +217,39 @@ func (e *ErrConflict) Error() string {
 // Commit proposes the transaction with its audit record and returns when it is judged. The error is an *ErrConflict
 // when it must run again, the refusal of an AddCell when that was refused, or what the cluster says.
 func (tx *Tx) Commit(ctx context.Context, record fsm.AuditRecord) (Committed, error) {
+	if tx.failed == nil {
+		tx.dropStamps()
+	}
 	if tx.failed != nil {
 		return Committed{}, tx.failed
 	}
 	return tx.propose(ctx, &fsm.Transaction{Snapshot: tx.snapshot, NotBefore: tx.notBefore, NotAfter: tx.notAfter,
 		Reads: tx.reads, Writes: tx.writes, Record: record})
+}
+
+// dropStamps removes the stamps of directories that go, or every directory that ever was would leave one for good. A stamp
+// is among what was read when its directory was found to be empty, so whoever makes a child there conflicts; and a
+// directory that is made again gets a stamp that it never had before, so whoever listed the old one conflicts too.
+func (tx *Tx) dropStamps() {
+	if len(tx.emptied) == 0 {
+		return
+	}
+	filled := make(map[dirOf]struct{}) // since it was emptied, or there besides
+	for _, w := range tx.plain {
+		if !w.gone {
+			filled[dirOf{w.space.id, w.dir}] = struct{}{}
+		}
+	}
+	for _, e := range tx.emptied {
+		key := dirPrefix(fsm.ClassStamp, e.space, e.dir)
+		version, _, err := tx.get(key)
+		if err != nil {
+			return
+		}
+		if _, again := filled[e]; !again && version != 0 {
+			_ = tx.write(fsm.Write{Op: fsm.DropStamp, Key: key}) // an error makes the transaction fail
+		}
+	}
 }
 
 // CommitRecord proposes the audit record alone. It is for a read that ran again, on a snapshot taken after the request
