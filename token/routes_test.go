@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/engine/enginetest"
 )
 
 // sudoOn answers for policies in tests: the paths on which a caller that isn't root has sudo.
@@ -22,31 +23,29 @@ func (s sudoOn) Sudo(_ conclave.View, path string) (bool, error) {
 
 type bench struct {
 	t testing.TB
-	*memory
+	*enginetest.Memory
 	sudo sudoOn
 	root conclave.Secret
 }
 
 func newBench(t testing.TB) *bench {
-	b := &bench{t: t, memory: newMemory()}
-	b.mount = &conclave.Mount{Path: "auth/token/", DefaultTTL: 24 * time.Hour, MaxTTL: 240 * time.Hour}
-	minted := mint(t)
-	if _, err := CreateRoot(b, minted); err != nil {
-		t.Fatal(err)
-	}
-	b.root = minted.Secret
+	b := &bench{t: t, Memory: newMemory(t)}
+	b.SetMount(&conclave.Mount{Path: "auth/token/", DefaultTTL: 24 * time.Hour, MaxTTL: 240 * time.Hour})
+	b.root = makeRoot(t, b.Memory)
 	return b
 }
 
-// as runs a route as the pipeline would for the holder of a token.
+// as runs a route in a transaction as the pipeline would for the holder of a token. What a refused request wrote can be
+// seen until the next one.
 func (b *bench) as(secret conclave.Secret, op conclave.Operation, path string, fields map[string]any) (*conclave.Response, error) {
 	b.t.Helper()
-	b.request = &conclave.Request{Operation: op, Path: "auth/token/" + path, Token: secret, Fields: fields}
+	b.Rollback()
+	b.SetRequest(&conclave.Request{Operation: op, Path: "auth/token/" + path, Token: secret, Fields: fields})
 	caller, record, err := Authenticate(b, secret)
 	if err != nil {
 		return nil, err
 	}
-	b.caller = caller
+	b.SetCaller(caller)
 	route, params, err := conclave.NewRouter(Routes(b.sudo, rand.Reader)).Find(op, path)
 	if err != nil {
 		return nil, err
@@ -57,7 +56,7 @@ func (b *bench) as(secret conclave.Secret, op conclave.Operation, path string, f
 	}
 	ctx := context.Background()
 	if route.Prepare != nil {
-		prepared, err := route.Prepare(ctx, b.request, in)
+		prepared, err := route.Prepare(ctx, b.Request(), in)
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +65,11 @@ func (b *bench) as(secret conclave.Secret, op conclave.Operation, path string, f
 	if err := Spend(b, record); err != nil {
 		return nil, err
 	}
-	return route.Handle(ctx, b, in)
+	response, err := route.Handle(ctx, b, in)
+	if err != nil {
+		return nil, err
+	}
+	return response, b.Commit()
 }
 
 func (b *bench) must(secret conclave.Secret, op conclave.Operation, path string, fields map[string]any) *conclave.Response {
@@ -115,7 +118,7 @@ func TestLookupAnswersAsVaultDoes(t *testing.T) {
 		t.Errorf("root: %v, want %v", got, want)
 	}
 	auth := b.create(b.root, map[string]any{"policies": list("ops"), "ttl": "1h", "meta": map[string]any{"who": "ann"}, "display_name": "ann@host", "num_uses": json.Number("5"), "explicit_max_ttl": "2h"})
-	b.now = b.now.Add(10 * time.Second)
+	b.Advance(10 * time.Second)
 	want = map[string]any{"creation_time": 1.7e9, "creation_ttl": 3600.0, "display_name": "token-ann-host", "entity_id": "",
 		"expire_time": "2023-11-14T23:13:20Z", "issue_time": "2023-11-14T22:13:20Z", "explicit_max_ttl": 7200.0, "id": "", "meta": map[string]any{"who": "ann"},
 		"num_uses": 5.0, "orphan": false, "path": "auth/token/create", "policies": list("default", "ops"), "renewable": true,
@@ -137,8 +140,8 @@ func TestLookupAnswersAsVaultDoes(t *testing.T) {
 
 func TestLookupTellsTheNamespace(t *testing.T) {
 	b := newBench(t)
-	_, r := issued(t, b.memory, "")
-	b.request = &conclave.Request{Namespace: "team/"}
+	_, r := issued(t, b.Memory, "")
+	b.SetRequest(&conclave.Request{Namespace: "team/"})
 	out, err := describe(b, r, "")
 	if err != nil || out.NamespacePath != "team/" {
 		t.Errorf("%+v, %v", out, err)
@@ -234,12 +237,12 @@ func TestCreateRefuses(t *testing.T) {
 		{b.root, map[string]any{"ttl": "soon"}, "ttl"},
 	}
 	for _, test := range tests {
-		before := len(b.values)
+		before := len(b.Values())
 		_, err := b.as(test.by, conclave.Update, "create", test.fields)
 		if !conclave.Is(err, conclave.Invalid) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v: %v, want %q", test.fields, err, test.want)
 		}
-		if len(b.values) != before {
+		if len(b.Values()) != before {
 			t.Errorf("%v wrote", test.fields)
 		}
 	}
@@ -273,12 +276,12 @@ func TestLifetimesAreBounded(t *testing.T) {
 		if response.Auth.TTL != test.want || len(response.Warnings) > 0 != test.warns {
 			t.Errorf("%v: %v, warnings %q; want %v", test.fields, response.Auth.TTL, response.Warnings, test.want)
 		}
-		b.now = b.now.Add(test.want - time.Second)
-		if !lives(b.memory, response.Auth.ClientToken) {
+		b.Advance(test.want - time.Second)
+		if !lives(b.Memory, response.Auth.ClientToken) {
 			t.Errorf("%v: ended early", test.fields)
 		}
-		b.now = b.now.Add(time.Second)
-		if lives(b.memory, response.Auth.ClientToken) {
+		b.Advance(time.Second)
+		if lives(b.Memory, response.Auth.ClientToken) {
 			t.Errorf("%v: lives after its end", test.fields)
 		}
 	}
@@ -288,7 +291,7 @@ func TestRenewProlongsWithinTheMaximum(t *testing.T) {
 	b := newBench(t)
 	auth := b.create(b.root, map[string]any{"policies": list("a"), "ttl": "2h", "explicit_max_ttl": "5h"})
 	self, hour := auth.ClientToken, time.Hour
-	b.now = b.now.Add(hour)
+	b.Advance(hour)
 	for _, step := range []struct {
 		path   string
 		fields map[string]any
@@ -307,7 +310,7 @@ func TestRenewProlongsWithinTheMaximum(t *testing.T) {
 		}
 	}
 	count := 0
-	for path := range b.values {
+	for path := range b.Values() {
 		if strings.HasPrefix(path, expiryDir) {
 			count++
 		}
@@ -315,13 +318,13 @@ func TestRenewProlongsWithinTheMaximum(t *testing.T) {
 	if count != 1 {
 		t.Errorf("%d entries in the index of expiry, want 1", count)
 	}
-	b.now = b.now.Add(time.Minute)
+	b.Advance(time.Minute)
 	if _, err := b.as(self, conclave.Update, "renew-self", nil); !conclave.Is(err, conclave.Denied) {
 		t.Errorf("an expired token was renewed: %v", err)
 	}
 	periodic := b.create(b.root, map[string]any{"policies": list("a"), "period": "1h"}).ClientToken
 	for range 500 { // beyond the mount's maximum
-		b.now = b.now.Add(59 * time.Minute)
+		b.Advance(59 * time.Minute)
 		if got := b.must(periodic, conclave.Update, "renew-self", map[string]any{"increment": "5h"}).Auth; got.TTL != hour {
 			t.Fatalf("periodic: %v", got.TTL)
 		}
@@ -363,8 +366,8 @@ func TestRevokeRoutes(t *testing.T) {
 		if response := b.must(by, conclave.Update, path, fields); response.Data != nil || response.Auth != nil {
 			t.Errorf("%s answered %+v", path, response)
 		}
-		if lives(b.memory, auth.ClientToken) || lives(b.memory, child) != (path == "revoke-orphan") {
-			t.Errorf("%s: token %v, child %v", path, lives(b.memory, auth.ClientToken), lives(b.memory, child))
+		if lives(b.Memory, auth.ClientToken) || lives(b.Memory, child) != (path == "revoke-orphan") {
+			t.Errorf("%s: token %v, child %v", path, lives(b.Memory, auth.ClientToken), lives(b.Memory, child))
 		}
 		if path == "revoke-orphan" {
 			if got := members(t, b.must(child, conclave.Read, "lookup-self", nil)); got["orphan"] != true {
@@ -417,7 +420,7 @@ func TestOrphansOutliveTheirMaker(t *testing.T) {
 		t.Error("not an orphan")
 	}
 	b.must(b.root, conclave.Update, "revoke", map[string]any{"token": maker.ClientToken.Reveal()})
-	if !lives(b.memory, orphan.ClientToken) {
+	if !lives(b.Memory, orphan.ClientToken) {
 		t.Error("the orphan died with its maker")
 	}
 }
@@ -426,8 +429,8 @@ func TestLastUseCanRevokeItself(t *testing.T) {
 	b := newBench(t)
 	auth := b.create(b.root, map[string]any{"policies": list("a"), "num_uses": "1"})
 	b.must(auth.ClientToken, conclave.Update, "revoke-self", nil)
-	if _, more, err := Tidy(b, 10); err != nil || more || len(b.cells) != 0 {
-		t.Errorf("left: %v, %v", b.cells, err)
+	if _, more, err := tidy(b.Memory, 10); err != nil || more || len(b.Cells()) != 0 {
+		t.Errorf("left: %v, %v", b.Cells(), err)
 	}
 	used := b.create(b.root, map[string]any{"policies": list("a"), "num_uses": "1"})
 	b.must(used.ClientToken, conclave.Read, "lookup-self", nil)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/engine/enginetest"
 )
 
 func mint(t testing.TB) Minted {
@@ -22,23 +23,47 @@ func mint(t testing.TB) Minted {
 	return minted
 }
 
+// newMemory is storage whose clock stands at a round number of seconds.
+func newMemory(t testing.TB) *enginetest.Memory {
+	m := enginetest.NewMemory(t)
+	m.SetNow(time.Unix(1_700_000_000, 0))
+	return m
+}
+
 // issued makes a token with the given parent, "" for none.
-func issued(t testing.TB, m *memory, parent string, change ...func(*Record)) (conclave.Secret, *Record) {
+func issued(t testing.TB, m *enginetest.Memory, parent string, change ...func(*Record)) (conclave.Secret, *Record) {
 	t.Helper()
 	minted := mint(t)
 	r := &Record{Parent: parent, Policies: []string{"default"}, Path: "auth/token/create", DisplayName: "token", TTL: time.Hour, Renewable: true}
 	for _, c := range change {
 		c(r)
 	}
-	if err := Create(m, minted, r); err != nil {
+	if err := m.End(Create(m, minted, r)); err != nil {
 		t.Fatal(err)
 	}
 	return minted.Secret, r
 }
 
-func lives(m *memory, secret conclave.Secret) bool {
+func lives(m *enginetest.Memory, secret conclave.Secret) bool {
 	_, _, err := Authenticate(m, secret)
 	return err == nil
+}
+
+// makeRoot makes a root token in a transaction.
+func makeRoot(t testing.TB, m *enginetest.Memory) conclave.Secret {
+	t.Helper()
+	minted := mint(t)
+	_, err := CreateRoot(m, minted)
+	if err := m.End(err); err != nil {
+		t.Fatal(err)
+	}
+	return minted.Secret
+}
+
+// tidy is one step of Tidy in a transaction.
+func tidy(m *enginetest.Memory, limit int) (done int, more bool, err error) {
+	done, more, err = Tidy(m, limit)
+	return done, more, m.End(err)
 }
 
 func TestMintedTokensAreLongAndDiffer(t *testing.T) {
@@ -64,7 +89,7 @@ func TestMintedTokensAreLongAndDiffer(t *testing.T) {
 }
 
 func TestAuthenticateFindsTheCaller(t *testing.T) {
-	m := newMemory()
+	m := newMemory(t)
 	secret, r := issued(t, m, "", func(r *Record) { r.Policies = []string{" Ops ", "default", "ops"} })
 	caller, got, err := Authenticate(m, secret)
 	if err != nil || got.Name != r.Name || caller.TokenID != r.Name || caller.Accessor != r.Accessor || caller.Root || !caller.Orphan {
@@ -73,7 +98,7 @@ func TestAuthenticateFindsTheCaller(t *testing.T) {
 	if !slices.Equal(caller.Policies, []string{"default", "ops"}) {
 		t.Errorf("policies = %q", caller.Policies)
 	}
-	for path, value := range m.values {
+	for path, value := range m.Values() {
 		if strings.Contains(path+string(value), secret.Reveal()) {
 			t.Errorf("the token is stored at %q", path)
 		}
@@ -81,16 +106,17 @@ func TestAuthenticateFindsTheCaller(t *testing.T) {
 }
 
 func TestWhatIsNoTokenIsDeniedAlike(t *testing.T) {
-	m := newMemory()
+	m := newMemory(t)
 	expired, _ := issued(t, m, "", func(r *Record) { r.TTL = time.Nanosecond })
 	bound, _ := issued(t, m, "", func(r *Record) { r.BoundCIDRs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
 	revoked, record := issued(t, m, "")
 	good, _ := issued(t, m, "")
-	if err := Revoke(m, record.Name); err != nil {
+	if err := m.End(Revoke(m, record.Name)); err != nil {
 		t.Fatal(err)
 	}
-	m.now = m.now.Add(time.Second)
-	m.request = &conclave.Request{Remote: netip.MustParseAddrPort("192.0.2.1:5")}
+	m.Advance(time.Second)
+	request := &conclave.Request{Remote: netip.MustParseAddrPort("192.0.2.1:5")}
+	m.SetRequest(request)
 	if !lives(m, good) {
 		t.Fatal("a good token was refused")
 	}
@@ -100,7 +126,7 @@ func TestWhatIsNoTokenIsDeniedAlike(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	m.request.Remote = netip.MustParseAddrPort("[::ffff:10.1.2.3]:5")
+	request.Remote = netip.MustParseAddrPort("[::ffff:10.1.2.3]:5")
 	if !lives(m, bound) {
 		t.Error("a bound token was refused from its own network")
 	}
@@ -108,7 +134,7 @@ func TestWhatIsNoTokenIsDeniedAlike(t *testing.T) {
 
 func TestTreeDiesAtOnce(t *testing.T) {
 	for _, end := range []string{"revoke", "expire"} {
-		m := newMemory()
+		m := newMemory(t)
 		top, root := issued(t, m, "", func(r *Record) { r.TTL = time.Minute })
 		secrets, parent := []conclave.Secret{top}, root
 		for range 5 {
@@ -122,8 +148,8 @@ func TestTreeDiesAtOnce(t *testing.T) {
 			}
 		}
 		if end == "expire" {
-			m.now = m.now.Add(time.Minute)
-		} else if err := Revoke(m, root.Name); err != nil {
+			m.Advance(time.Minute)
+		} else if err := m.End(Revoke(m, root.Name)); err != nil {
 			t.Fatal(err)
 		}
 		for i, s := range secrets {
@@ -131,14 +157,14 @@ func TestTreeDiesAtOnce(t *testing.T) {
 				t.Errorf("%s: token %d outlived its ancestor", end, i)
 			}
 		}
-		if err := Create(m, mint(t), &Record{Parent: parent.Name}); !conclave.Is(err, conclave.Denied) {
+		if err := m.End(Create(m, mint(t), &Record{Parent: parent.Name})); !conclave.Is(err, conclave.Denied) {
 			t.Errorf("a dead token got a child: %v", err)
 		}
 	}
 }
 
 func TestDepthIsBounded(t *testing.T) {
-	m := newMemory()
+	m := newMemory(t)
 	secret, r := issued(t, m, "")
 	for range MaxDepth - 1 {
 		secret, r = issued(t, m, r.Name)
@@ -146,13 +172,13 @@ func TestDepthIsBounded(t *testing.T) {
 	if !lives(m, secret) {
 		t.Error("the deepest token doesn't live")
 	}
-	if err := Create(m, mint(t), &Record{Parent: r.Name}); !conclave.Is(err, conclave.Invalid) {
+	if err := m.End(Create(m, mint(t), &Record{Parent: r.Name})); !conclave.Is(err, conclave.Invalid) {
 		t.Errorf("one deeper: %v", err)
 	}
 }
 
 func TestTidyClearsATreeInBoundedSteps(t *testing.T) {
-	m := newMemory()
+	m := newMemory(t)
 	_, root := issued(t, m, "")
 	other, _ := issued(t, m, "")
 	for range 10 {
@@ -161,27 +187,27 @@ func TestTidyClearsATreeInBoundedSteps(t *testing.T) {
 			issued(t, m, child.Name)
 		}
 	}
-	if err := Revoke(m, root.Name); err != nil {
+	if err := m.End(Revoke(m, root.Name)); err != nil {
 		t.Fatal(err)
 	}
 	steps := 0
 	for more := true; more; steps++ {
 		var done int
 		var err error
-		if done, more, err = Tidy(m, 4); err != nil || done > 4 || steps > 100 {
+		if done, more, err = tidy(m, 4); err != nil || done > 4 || steps > 100 {
 			t.Fatalf("step %d: %d, %v", steps, done, err)
 		}
 	}
-	if len(m.values) != 3 || len(m.cells) != 0 || !lives(m, other) { // the other's record, accessor and expiry
-		t.Errorf("left after %d steps: %d values, %d cells", steps, len(m.values), len(m.cells))
+	if len(m.Values()) != 3 || len(m.Cells()) != 0 || !lives(m, other) { // the other's record, accessor and expiry
+		t.Errorf("left after %d steps: %d values, %d cells", steps, len(m.Values()), len(m.Cells()))
 	}
-	if done, more, err := Tidy(m, 4); done != 0 || more || err != nil {
+	if done, more, err := tidy(m, 4); done != 0 || more || err != nil {
 		t.Errorf("nothing to do: %d, %v, %v", done, more, err)
 	}
 }
 
 func TestRevokeOrphanSparesChildren(t *testing.T) {
-	m := newMemory()
+	m := newMemory(t)
 	top, root := issued(t, m, "", func(r *Record) { r.NumUses = 9 })
 	var children []conclave.Secret
 	for range 5 {
@@ -189,7 +215,7 @@ func TestRevokeOrphanSparesChildren(t *testing.T) {
 		below, _ := issued(t, m, r.Name)
 		children = append(children, s, below)
 	}
-	if err := RevokeOrphan(m, root.Name); err != nil {
+	if err := m.End(RevokeOrphan(m, root.Name)); err != nil {
 		t.Fatal(err)
 	}
 	check := func(when string) {
@@ -204,17 +230,17 @@ func TestRevokeOrphanSparesChildren(t *testing.T) {
 		}
 	}
 	check("before clearing")
-	if err := Create(m, mint(t), &Record{Parent: root.Name}); !conclave.Is(err, conclave.Denied) {
+	if err := m.End(Create(m, mint(t), &Record{Parent: root.Name})); !conclave.Is(err, conclave.Denied) {
 		t.Errorf("the revoked token got a child: %v", err)
 	}
 	for more := true; more; {
 		var err error
-		if _, more, err = Tidy(m, 2); err != nil {
+		if _, more, err = tidy(m, 2); err != nil {
 			t.Fatal(err)
 		}
 		check("while clearing")
 	}
-	if m.values[idPath(root.Name)] != nil || len(m.cells) != 0 {
+	if m.Values()[idPath(root.Name)] != nil || len(m.Cells()) != 0 {
 		t.Error("the bridge stayed")
 	}
 	if caller, _, _ := Authenticate(m, children[0]); !caller.Orphan {
@@ -223,21 +249,21 @@ func TestRevokeOrphanSparesChildren(t *testing.T) {
 }
 
 func TestSpendTakesEachUseOnce(t *testing.T) {
-	m := newMemory()
+	m := newMemory(t)
 	_, r := issued(t, m, "", func(r *Record) { r.NumUses = 2 })
 	_, unlimited := issued(t, m, "")
 	for i, want := range []bool{true, true, false, false} {
-		if err := Spend(m, r); (err == nil) != want || err != nil && !conclave.Is(err, conclave.Denied) {
+		if err := m.End(Spend(m, r)); (err == nil) != want || err != nil && !conclave.Is(err, conclave.Denied) {
 			t.Errorf("use %d: %v", i+1, err)
 		}
-		if err := Spend(m, unlimited); err != nil {
+		if err := m.End(Spend(m, unlimited)); err != nil {
 			t.Errorf("unlimited: %v", err)
 		}
 	}
 }
 
 func TestExpiredTokensAreCleared(t *testing.T) {
-	m := newMemory()
+	m := newMemory(t)
 	for i := range 6 {
 		issued(t, m, "", func(r *Record) { r.TTL = time.Duration(i+1) * 40 * time.Minute })
 	}
@@ -245,7 +271,7 @@ func TestExpiredTokensAreCleared(t *testing.T) {
 	if due, err := Due(m, 10); err != nil || len(due) != 0 {
 		t.Fatalf("due at once: %v, %v", due, err)
 	}
-	m.now = m.now.Add(24 * time.Hour)
+	m.Advance(24 * time.Hour)
 	total := 0
 	for range 10 {
 		due, err := Due(m, 4)
@@ -256,20 +282,20 @@ func TestExpiredTokensAreCleared(t *testing.T) {
 			break
 		}
 		done, err := Expire(m, append(due, root.Name, "unknown"))
-		if err != nil {
+		if err := m.End(err); err != nil {
 			t.Fatal(err)
 		}
 		total += done
 	}
-	if total != 6 || len(m.values) != 2 {
-		t.Errorf("cleared %d, left %v", total, len(m.values))
+	if total != 6 || len(m.Values()) != 2 {
+		t.Errorf("cleared %d, left %v", total, len(m.Values()))
 	}
 }
 
 func TestDuplicatesAndLimitsAreRefused(t *testing.T) {
-	m := newMemory()
+	m := newMemory(t)
 	minted := mint(t)
-	if err := Create(m, minted, &Record{}); err != nil {
+	if err := m.End(Create(m, minted, &Record{})); err != nil {
 		t.Fatal(err)
 	}
 	many := map[string]string{}
@@ -288,20 +314,17 @@ func TestDuplicatesAndLimitsAreRefused(t *testing.T) {
 		"long name":     {mint(t), &Record{DisplayName: long}},
 		"long policy":   {mint(t), &Record{Policies: []string{long}}},
 	} {
-		if err := Create(m, test.minted, test.record); !conclave.Is(err, conclave.Invalid) {
+		if err := m.End(Create(m, test.minted, test.record)); !conclave.Is(err, conclave.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
 func TestRootNeverEnds(t *testing.T) {
-	m := newMemory()
-	minted := mint(t)
-	if _, err := CreateRoot(m, minted); err != nil {
-		t.Fatal(err)
-	}
-	m.now = m.now.Add(200 * 365 * 24 * time.Hour)
-	caller, _, err := Authenticate(m, minted.Secret)
+	m := newMemory(t)
+	root := makeRoot(t, m)
+	m.Advance(200 * 365 * 24 * time.Hour)
+	caller, _, err := Authenticate(m, root)
 	if err != nil || !caller.Root {
 		t.Errorf("%+v, %v", caller, err)
 	}
@@ -317,9 +340,9 @@ func TestStoredFormStays(t *testing.T) {
 	if err != nil || r.Parent != "p" || r.TTL != time.Hour || r.NumUses != 3 || r.Metadata["k"] != "v" || r.caller.TokenID != "n" {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	m := newMemory()
-	if err := store(m, r); err != nil || string(m.values["token/id/n"]) != golden {
-		t.Errorf("%s, %v", m.values["token/id/n"], err)
+	m := newMemory(t)
+	if err := m.End(store(m, r)); err != nil || string(m.Values()["token/id/n"]) != golden {
+		t.Errorf("%s, %v", m.Values()["token/id/n"], err)
 	}
 	if hour := hourOf(1700003600000000000); hour != "000000000007349f" {
 		t.Errorf("hour = %s", hour)
@@ -339,7 +362,7 @@ func FuzzDecode(f *testing.F) {
 func BenchmarkAuthenticate(b *testing.B) {
 	for _, depth := range []int{0, 4} {
 		b.Run(fmt.Sprintf("depth=%d", depth), func(b *testing.B) {
-			m := newMemory()
+			m := newMemory(b)
 			secret, r := issued(b, m, "")
 			for range depth {
 				secret, r = issued(b, m, r.Name)
