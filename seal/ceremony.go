@@ -13,6 +13,9 @@ import (
 // without a token must not fill the log.
 const ceremonyPause = 100 * time.Millisecond
 
+// resetPause is the shortest time between two resets that one node lets through.
+const resetPause = time.Second
+
 // recordCeremony writes the audit record of a step that works without a token. A sealed node seals it to the audit
 // public key. Without a quorum nothing can be written; the log of the process says so then.
 func (v *Vault) recordCeremony(ctx context.Context, path string, refusal error) {

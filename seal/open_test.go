@@ -65,3 +65,27 @@ func TestSharesOfAnEarlierInitialisation(t *testing.T) {
 		t.Error("two good shares don't open the vault")
 	}
 }
+
+// Anybody may ask for a reset, which is recorded: not more than one a second, or the audit log could be filled.
+func TestResetsAreBounded(t *testing.T) {
+	v, node := openedVault(t)
+	before := node.records
+	done := 0
+	for range 50 {
+		if _, err := v.Reset(t.Context()); err == nil {
+			done++
+		} else if !conclave.Is(err, conclave.Limited) {
+			t.Fatal(err)
+		}
+	}
+	node.mu.Lock()
+	recorded := node.records - before
+	node.now = node.now.Add(resetPause)
+	node.mu.Unlock()
+	if done != 1 || recorded != 1 {
+		t.Errorf("%d of 50 resets were done and %d recorded, want 1 and 1", done, recorded)
+	}
+	if _, err := v.Reset(t.Context()); err != nil {
+		t.Errorf("a second later: %v", err)
+	}
+}

@@ -120,8 +120,12 @@ func (v *Vault) forgetLocked() {
 	v.nonce = ""
 }
 
-// Reset forgets the shares submitted so far, on every member.
+// Reset forgets the shares submitted so far, on every member. It needs no token, so it can't be asked for at any rate:
+// what is refused for that leaves no record and does nothing.
 func (v *Vault) Reset(ctx context.Context) (Status, error) {
+	if !v.mayReset() {
+		return Status{}, errResets
+	}
 	v.mu.Lock()
 	v.forgetLocked()
 	v.mu.Unlock()
@@ -131,6 +135,19 @@ func (v *Vault) Reset(ctx context.Context) (Status, error) {
 		return err
 	})
 	return v.Status()
+}
+
+var errResets = conclave.Errorf(conclave.Limited, "resets come too fast: nothing was done, wait a second")
+
+func (v *Vault) mayReset() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := v.Node.Now()
+	if last, ok := v.last["reset"]; ok && now.Sub(last) < resetPause {
+		return false
+	}
+	v.last["reset"] = now
+	return true
 }
 
 // eachPeer runs f for every other member at once. The first error is returned, when all are done.
