@@ -7,66 +7,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"conclave"
+	"conclave/engine/enginetest"
 )
 
-// memoryTx is a Tx over a map: it executes at once what it is told.
-type memoryTx struct {
-	values  map[string][]byte
-	request *conclave.Request
-	now     time.Time
-}
-
-var _ conclave.Tx = (*memoryTx)(nil)
-
-func newMemoryTx() *memoryTx {
-	return &memoryTx{values: map[string][]byte{}, request: &conclave.Request{}, now: time.Unix(1_700_000_000, 5).UTC()}
-}
-
-func (m *memoryTx) Get(path string) ([]byte, error) { return m.values[path], nil }
-func (m *memoryTx) Load(path string, decode func([]byte) (any, error)) (any, error) {
-	if value, ok := m.values[path]; ok {
-		return decode(value)
-	}
-	return nil, nil
-}
-
-func (m *memoryTx) List(dir, _ string, _ int) ([]string, error) {
-	var names []string
-	for path := range m.values {
-		if rest, ok := strings.CutPrefix(path, dir); ok {
-			if i := strings.IndexByte(rest, '/'); i >= 0 {
-				rest = rest[:i+1]
-			}
-			names = append(names, rest)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
-}
-
-func (m *memoryTx) Cell(string) (int64, bool, error)            { return 0, false, nil }
-func (m *memoryTx) Now() time.Time                              { return m.now }
-func (m *memoryTx) Reached(at time.Time) bool                   { return !m.now.Before(at) }
-func (m *memoryTx) Request() *conclave.Request                  { return m.request }
-func (m *memoryTx) Caller() *conclave.Caller                    { return nil }
-func (m *memoryTx) Mount() *conclave.Mount                      { return nil }
-func (m *memoryTx) Put(path string, value []byte) error         { m.values[path] = value; return nil }
-func (m *memoryTx) Delete(path string) error                    { delete(m.values, path); return nil }
-func (m *memoryTx) SetCell(string, int64, bool) error           { return nil }
-func (m *memoryTx) AddCell(_ string, _, _ int64, _ error) error { return nil }
-
-// api executes requests on the routes, as the pipeline does.
+// api executes requests on the routes, as the pipeline does: each in a transaction.
 type api struct {
-	t      *testing.T
-	tx     *memoryTx
-	router *conclave.Router
-	dir    string
+	t       *testing.T
+	tx      *enginetest.Memory
+	request *conclave.Request
+	router  *conclave.Router
+	dir     string
 }
 
 func newAPI(t *testing.T) *api {
@@ -76,7 +30,9 @@ func newAPI(t *testing.T) *api {
 		t.Fatal(err)
 	}
 	hash := func(input string) (string, error) { return testHasher().Hash(input), nil }
-	return &api{t, newMemoryTx(), conclave.NewRouter(Routes(folders, hash)), dir}
+	a := &api{t, enginetest.NewMemory(t), &conclave.Request{}, conclave.NewRouter(Routes(folders, hash)), dir}
+	a.tx.SetRequest(a.request)
+	return a
 }
 
 func (a *api) do(op conclave.Operation, path, body string) (any, error) {
@@ -99,14 +55,14 @@ func (a *api) do(op conclave.Operation, path, body string) (any, error) {
 	}
 	ctx := context.Background()
 	if route.Prepare != nil {
-		prepared, err := route.Prepare(ctx, a.tx.request, in)
+		prepared, err := route.Prepare(ctx, a.request, in)
 		if err != nil {
 			return nil, err
 		}
 		ctx = conclave.WithPrepared(ctx, prepared)
 	}
 	response, err := route.Handle(ctx, a.tx, in)
-	if err != nil {
+	if err := a.tx.End(err); err != nil {
 		return nil, err
 	}
 	return response.Data, nil
@@ -136,7 +92,7 @@ func TestDeviceIsEnabledListedAndDisabled(t *testing.T) {
 		t.Errorf("list = %+v", list)
 	}
 	devices, err := Devices(a.tx)
-	if err != nil || len(devices) != 2 || !devices[0].Enabled.Equal(a.tx.now) || devices[0].FilePath() != filepath.Join(a.dir, "audit.log") {
+	if err != nil || len(devices) != 2 || !devices[0].Enabled.Equal(a.tx.Now()) || devices[0].FilePath() != filepath.Join(a.dir, "audit.log") {
 		t.Errorf("Devices = %+v, %v", devices, err)
 	}
 	for range 2 { // disabling twice is no error
@@ -181,7 +137,7 @@ func TestDeviceIsRefused(t *testing.T) {
 			t.Errorf("enable %s with %s: %v, want invalid: %s", row.path, row.body, err, row.want)
 		}
 	}
-	a.tx.request.Namespace = "team/"
+	a.request.Namespace = "team/"
 	if err := a.enable("x", filepath.Join(a.dir, "b.log")); !conclave.Is(err, conclave.Unsupported) {
 		t.Errorf("enable in a namespace: %v, want unsupported", err)
 	}
