@@ -26,12 +26,19 @@ type (
 // Unavailable if the transaction was certainly not applied, Unknown if it may have been, TooLarge above 8 MiB, Invalid
 // if it can't be applied.
 func (n *Node) Commit(ctx context.Context, tx *fsm.Transaction) (fsm.Outcome, error) {
-	return n.sender.Commit(ctx, tx, false)
+	return n.commit(ctx, tx, false)
 }
 
 // CommitUrgent is Commit in a lane of its own, for what must get through under load: seal, revoke, step-down.
 func (n *Node) CommitUrgent(ctx context.Context, tx *fsm.Transaction) (fsm.Outcome, error) {
-	return n.sender.Commit(ctx, tx, true)
+	return n.commit(ctx, tx, true)
+}
+
+func (n *Node) commit(ctx context.Context, tx *fsm.Transaction, urgent bool) (fsm.Outcome, error) {
+	if n.Removed() {
+		return fsm.Outcome{}, unavailable("this node was removed from the cluster", 0) // no leader will ever take it
+	}
+	return n.sender.Commit(ctx, tx, urgent)
 }
 
 // busyRetry is when clients are told to try again.

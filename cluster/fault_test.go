@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -300,6 +301,23 @@ func TestRemovedNodeIsCutOff(t *testing.T) {
 	mustCommit(t, leader, func() *fsm.Transaction { return writing(leader, 1, "without it") })
 	if _, err := leader.Call(context.Background(), leader.id, callState, nil); err != nil {
 		t.Errorf("a member's call: %v", err)
+	}
+	await(t, "the removed node to know it", n.Removed)
+	if _, err := n.Commit(context.Background(), anyTime(n)); !conclave.Is(err, conclave.Unavailable) {
+		t.Errorf("commit on a node that knows that it was removed: %v, want Unavailable", err)
+	}
+	token, err := leader.Admit(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.stop(n.id)
+	n = l.start(n.id, func(c *Config) { c.AdmitToken = token })
+	if err := n.formOnce(n.ctx); !errors.Is(err, errRemoved) {
+		t.Errorf("forming with a token and the disk of a removed node: %v, want %v", err, errRemoved)
+	}
+	_, _ = n.introduceAt(n.ctx, leader.Address()) // even if it didn't know, its token would stay unused
+	if leader.roster.List().Find(n.id) != nil {
+		t.Error("a token let a removed node in with its old disk")
 	}
 }
 

@@ -82,9 +82,15 @@ func (n *Node) votes() bool {
 	})
 }
 
+// errRemoved is for good: what this node's disk holds was given up, and only an empty one is admitted again.
+var errRemoved = errors.New("this node was removed from the cluster")
+
 func (n *Node) formOnce(ctx context.Context) error {
 	if o := n.origin.Load(); o.Founding {
 		return n.found(o.ClusterID)
+	}
+	if n.Removed() && n.raft.LastIndex() > 0 {
+		return errRemoved
 	}
 	if n.settled() && n.InQuorum() {
 		return nil
@@ -204,10 +210,15 @@ func (n *Node) knownAddresses() []string {
 	return found
 }
 
-// introduceAt asks one node, and the leader that it names. done says that asking others won't help.
+// introduceAt asks one node, and the leader that it names. done says that asking others won't help. A token is for
+// nodes that come empty: it doesn't bring back what was removed with its disk.
 func (n *Node) introduceAt(ctx context.Context, address string) (done bool, err error) {
 	for range maxRedirects + 1 {
-		w, err := n.ask(ctx, address, &wire.Introduction{Token: n.config.AdmitToken})
+		i := &wire.Introduction{}
+		if n.raft.LastIndex() == 0 {
+			i.Token = n.config.AdmitToken
+		}
+		w, err := n.ask(ctx, address, i)
 		if err != nil {
 			return false, err
 		}
