@@ -16,7 +16,7 @@ var _ server.Vault = (*vaultStatus)(nil)
 
 // Health says whether this node serves, and why not.
 func (v *vaultStatus) Health(context.Context) server.Health {
-	status, err := v.d.vault.Status()
+	status, err := v.status()
 	health := server.Health{Initialized: status.Initialized, Sealed: status.Sealed, Standby: !v.d.cluster.IsLeader(),
 		ClusterName: v.d.settings.ClusterName, ClusterID: v.ClusterID(), Reachable: v.d.cluster.InQuorum(),
 		Removed: v.d.cluster.Removed()}
@@ -38,7 +38,7 @@ func (v *vaultStatus) Health(context.Context) server.Health {
 
 // SealStatus is the state of the seal on this node.
 func (v *vaultStatus) SealStatus(context.Context) server.SealStatus {
-	status, err := v.d.vault.Status()
+	status, err := v.status()
 	if err != nil {
 		v.d.log.Error("the seal can't be read", "error", err)
 	}
@@ -70,8 +70,16 @@ func (v *vaultStatus) Leader() server.LeaderStatus {
 
 // Initialized reports whether there is a vault.
 func (v *vaultStatus) Initialized(context.Context) (bool, error) {
-	status, err := v.d.vault.Status()
+	status, err := v.status()
 	return status.Initialized, err
+}
+
+// status is the seal's, as far as this node has applied the log. A node that has just started applies none before it
+// hears a leader, but if it has a signed list of members there is a vault: it must not be taken for an empty one.
+func (v *vaultStatus) status() (seal.Status, error) {
+	status, err := v.d.vault.Status()
+	status.Initialized = status.Initialized || v.d.cluster.MembersSigned()
+	return status, err
 }
 
 // Init makes the vault.
@@ -113,6 +121,9 @@ func (v *vaultStatus) Unseal(ctx context.Context, req server.UnsealRequest) (ser
 		var share []byte
 		if share, err = seal.DecodeShare(req.Key); err == nil {
 			status, err = v.d.vault.Submit(ctx, share)
+		}
+		if known, _ := v.d.vault.Status(); err != nil && !known.Initialized && v.d.cluster.MembersSigned() {
+			err = conclave.Errorf(conclave.Unavailable, "this node doesn't know the seal yet: it has not heard from a majority of the cluster since it started")
 		}
 	}
 	if err != nil {
