@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -49,6 +50,9 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// defect is what a server's log must never say.
+var defect = regexp.MustCompile(`(?m)^panic: |^fatal error: |WARNING: DATA RACE`)
+
 // startLab starts a cluster that ends with the test. If the test fails, the nodes' logs end with their stacks and are kept.
 func startLab(t *testing.T, nodes int) *lab.Lab {
 	t.Helper()
@@ -68,6 +72,13 @@ func startLab(t *testing.T, nodes int) *lab.Lab {
 		}
 		if err := l.Close(); err != nil {
 			t.Errorf("close the lab: %v", err)
+		}
+		for _, file := range l.LogFiles {
+			if text, err := os.ReadFile(file); err != nil {
+				t.Error(err)
+			} else if at := defect.FindIndex(text); at != nil {
+				t.Errorf("%s shows a defect:\n%s", file, text[at[0]:min(len(text), at[0]+3000)])
+			}
 		}
 		if t.Failed() {
 			t.Logf("the cluster's files are kept in %s", dir)

@@ -160,8 +160,14 @@ func (n *nemesis) stepDown(ctx context.Context) error {
 		return err
 	}
 	n.log("  node %d", leader)
-	if err := n.lab.StepDown(ctx, leader); err != nil {
-		n.log("  %v", err) // it may have lost the lead meanwhile
+	// A leader whose followers lag refuses; one that was deposed meanwhile need not step down any more.
+	attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for err := n.lab.StepDown(attempt, leader); err != nil; err = n.lab.StepDown(attempt, leader) {
+		if !n.pause(attempt, 20*time.Millisecond, 50*time.Millisecond) {
+			n.log("  %v", err)
+			break
+		}
 	}
 	return n.lab.WaitServing(ctx)
 }
