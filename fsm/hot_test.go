@@ -66,9 +66,9 @@ func checkHot(t *testing.T, w *world, f *FSM) {
 }
 
 func TestHotItemsAreWhatPebbleHolds(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(6) {
 		w := newWorld(seed)
-		w.grow(120)
+		w.grow(80)
 		o := smallOptions(vfs.NewMem())
 		if seed%2 == 0 {
 			o.HotBytes = 1 << 10 // items come and go
@@ -84,7 +84,7 @@ func TestHotItemsAreWhatPebbleHolds(t *testing.T) {
 
 func TestHotItemsAreExactBesideApply(t *testing.T) {
 	w := newWorld(99)
-	w.grow(600)
+	w.grow(300)
 	f := open(t, smallOptions(vfs.NewMem()))
 	var readers sync.WaitGroup
 	done := make(chan struct{})
