@@ -10,7 +10,7 @@ dist="${DIST:-dist}"
 go="${GO:-go}"
 stamp="@$(git log -1 --format=%ct 2>/dev/null || echo 0)"
 
-for file in LICENSE README.md docs/install.md packaging/conclave.service; do
+for file in LICENSE README.md CHANGELOG.md CONTRIBUTING.md docs/install.md packaging/conclave.service; do
 	[ -f "$file" ] || { echo "dist: $file is missing" >&2; exit 1; }
 done
 
@@ -22,10 +22,10 @@ trap 'rm -rf "$stage"' EXIT
 for platform in linux/amd64 linux/arm64 darwin/arm64; do
 	os="${platform%/*}" arch="${platform#*/}"
 	name="conclave_${VERSION}_${os}_${arch}"
-	mkdir -p "$stage/$name/docs"
+	mkdir -p "$stage/$name"
 	CGO_ENABLED=0 GOOS="$os" GOARCH="$arch" "$go" build -trimpath -ldflags "$LDFLAGS" -o "$stage/$name/conclave" ./cmd/conclave
-	install -m 0644 LICENSE README.md packaging/conclave.service "$stage/$name/"
-	install -m 0644 docs/install.md "$stage/$name/docs/"
+	cp -R LICENSE README.md CHANGELOG.md CONTRIBUTING.md docs packaging/conclave.service "$stage/$name/"
+	chmod -R u=rwX,go=rX "$stage/$name"
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="$stamp" -C "$stage" -cf - "$name" | gzip -n >"$dist/$name.tar.gz"
 	echo "dist: $dist/$name.tar.gz"
 done
