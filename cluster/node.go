@@ -199,15 +199,20 @@ func (n *Node) openRaft() (err error) {
 	return nil
 }
 
+// refusalReport is the least time between two messages that proposals are refused.
+const refusalReport = 10 * time.Second
+
 func (n *Node) openOrder() {
 	guard := disk.NewGuard(n.config.DataDir, n.config.Reserve, n.mono)
+	var said time.Duration // when it was last said that proposals are refused; the order's goroutine alone asks
 	n.order = ordering.NewOrder(ordering.OrderOptions{Raft: n.raft, FSM: n.fsm, Stamp: n.clock.Next, Pipeline: n.config.Pipeline,
 		Guard: func() error {
 			if n.fsm.AuditFull() {
 				return errAuditFull
 			}
 			err := guard.Check()
-			if err != nil {
+			if now := n.mono(); err != nil && (said == 0 || now-said >= refusalReport) {
+				said = now
 				n.logger.Error("proposals are refused", "error", err)
 			}
 			return err

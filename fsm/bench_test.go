@@ -171,3 +171,27 @@ func BenchmarkView(b *testing.B) {
 		v.Release()
 	}
 }
+
+// BenchmarkGet reads keys that are read again and again, and others.
+func BenchmarkGet(b *testing.B) {
+	const items = 20_000
+	f := benchState(b, items)
+	v := f.View()
+	defer v.Release()
+	for name, n := range map[string]int{"hot": 8, "cold": items} {
+		keys := make([]Key, n)
+		for i := range keys {
+			keys[i] = benchKey(i)
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				i = (i + 1) % len(keys)
+				if _, value, err := v.Get(keys[i]); err != nil || value == nil {
+					b.Fatalf("Get = %v, %v", value, err)
+				}
+			}
+		})
+	}
+}
