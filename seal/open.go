@@ -68,7 +68,10 @@ func (v *Vault) open(ctx context.Context, root []byte) error {
 	defer crypto.Wipe(root)
 	v.opening.Lock()
 	defer v.opening.Unlock()
-	if !v.Sealed() {
+	v.mu.Lock()
+	isOpen, seals := v.root != nil, v.seals
+	v.mu.Unlock()
+	if isOpen {
 		return nil
 	}
 	b, err := v.settleInit(ctx, root)
@@ -76,6 +79,10 @@ func (v *Vault) open(ctx context.Context, root []byte) error {
 		return err
 	}
 	v.mu.Lock()
+	if v.seals != seals {
+		v.mu.Unlock()
+		return errSealedMeanwhile
+	}
 	held := v.arena.Hold(root)
 	if err := v.Store.Unlock(rootKey{held}, b.cluster()); err != nil {
 		held.Wipe()
@@ -90,6 +97,8 @@ func (v *Vault) open(ctx context.Context, root []byte) error {
 	v.Logger.Info("this node is open")
 	return nil
 }
+
+var errSealedMeanwhile = conclave.Errorf(conclave.Sealed, "the vault was sealed while this node was opening")
 
 // settleAttempts bounds how often the first opening is noted again after a conflict.
 const settleAttempts = 5
@@ -176,8 +185,9 @@ func (v *Vault) SealNode(ctx context.Context) {
 	if err := v.Gate.Drain(drain); err != nil {
 		v.Logger.Warn("sealing without waiting longer for requests in flight", "error", err)
 	}
-	v.Store.Lock()
 	v.mu.Lock()
+	v.seals++
+	v.Store.Lock()
 	wasOpen := v.root != nil
 	if wasOpen {
 		v.root.Wipe()

@@ -89,3 +89,20 @@ func TestResetsAreBounded(t *testing.T) {
 		t.Errorf("a second later: %v", err)
 	}
 }
+
+// A node that was told to seal itself while it was opening is sealed: the seal was acknowledged.
+func TestSealDuringOpening(t *testing.T) {
+	v, node := newVault(t)
+	share := initVault(t, v, 1, 1)[0]
+	node.before = func() {
+		node.before = nil
+		v.SealNode(t.Context())
+	}
+	_, err := v.Submit(t.Context(), share)
+	if err == nil || !v.Sealed() || !v.Store.Locked() {
+		t.Errorf("sealed %t, store locked %t, %v; want sealed, and an error", v.Sealed(), v.Store.Locked(), err)
+	}
+	if _, err := v.Submit(t.Context(), share); err != nil || v.Sealed() {
+		t.Errorf("opened anew: sealed %t, %v", v.Sealed(), err)
+	}
+}

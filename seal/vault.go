@@ -72,6 +72,7 @@ type Vault struct {
 	shares map[int]heldShare    // position among the blob's hashes → share
 	nonce  string               // of the running ceremony; "" before its first share
 	root   *crypto.Held         // nil while sealed
+	seals  uint64               // how often this node was told to seal itself
 	last   map[string]time.Time // reason → when it was last recorded, to bound records of sealed nodes
 }
 

@@ -26,8 +26,9 @@ type solo struct {
 	state   *fsm.FSM
 	index   uint64
 	now     time.Time
-	refuse  error // what the next commits are answered with, if not nil
-	records int   // transactions that were only recorded
+	refuse  error  // what the next commits are answered with, if not nil
+	records int    // transactions that were only recorded
+	before  func() // runs before each commit that writes, if not nil
 }
 
 func (s *solo) apply(data []byte) *fsm.BatchResult {
@@ -38,6 +39,9 @@ func (s *solo) apply(data []byte) *fsm.BatchResult {
 
 // Commit judges one transaction.
 func (s *solo) Commit(_ context.Context, tx *fsm.Transaction) (fsm.Outcome, error) {
+	if s.before != nil && tx.Writing() {
+		s.before()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refuse != nil {
