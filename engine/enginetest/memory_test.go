@@ -131,12 +131,13 @@ func TestMemoryWantsTheRightSpace(t *testing.T) {
 func TestMemoryReportsChangedValues(t *testing.T) {
 	r := &recorder{TB: t}
 	m := NewMemory(r)
-	for range 2 { // reading, then writing and reading again, is no change
-		put(t, m, "a", "1")
+	for _, value := range []string{"1", "2", "3"} { // reading, then writing and reading again, is no change
+		put(t, m, "a", value)
 		if _, err := m.Get("a"); err != nil {
 			t.Fatal(err)
 		}
 	}
+	put(t, m, "a", "4")
 	if err := m.Commit(); err != nil || r.Failed() {
 		t.Fatalf("Commit = %v, reports %q", err, r.reports)
 	}
