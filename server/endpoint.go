@@ -91,7 +91,7 @@ func (e *endpoint) contained(w http.ResponseWriter, r *http.Request, id string) 
 
 func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, id string) int {
 	header := w.Header()
-	header["Cache-Control"], header["Content-Type"] = noStore, jsonType
+	header["Cache-Control"], header["Content-Type"], header["X-Request-Id"] = noStore, jsonType, []string{id}
 	if r.Method == http.MethodOptions {
 		// No origin is allowed: a browser sends no request from another site.
 		header.Set("Allow", "GET, HEAD, LIST, SCAN, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -301,7 +301,7 @@ func (e *endpoint) fail(w http.ResponseWriter, id string, err error) int {
 		answer.raw("{\"errors\":[]}\n")
 	}
 	header := w.Header()
-	header["Content-Type"], header["X-Request-Id"] = jsonType, []string{id}
+	header["Content-Type"] = jsonType
 	if f.retryAfter > 0 {
 		header["Retry-After"] = []string{retrySeconds(f.retryAfter)}
 	}
