@@ -169,7 +169,7 @@ func (b *ledger) refused(t *testing.T, node int) {
 			return err
 		}
 		for what, answer := range map[string]*lab.Answer{"write": write, "read": read} {
-			if answer.Status != http.StatusServiceUnavailable || !strings.Contains(string(answer.Body), "disk has reached its reserve") {
+			if answer.Status != http.StatusServiceUnavailable || !strings.Contains(string(answer.Body), "has no room") {
 				return fmt.Errorf("a %s through node %d: status %d, %s; want 503 and why", what, node, answer.Status, answer.Body)
 			}
 		}
