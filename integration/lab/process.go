@@ -65,7 +65,20 @@ func (p *process) alive() bool {
 	if errors.Is(err, errNoProc) {
 		return syscall.Kill(p.pid, 0) == nil
 	}
-	return err == nil && stat.born == p.born && stat.state != 'Z' && stat.state != 'X'
+	if err != nil || stat.born != p.born || stat.state == 'X' {
+		return false
+	}
+	return stat.state != 'Z' || p.threads() > 1
+}
+
+// threads is how many threads the process has left. Killed, its first one may be gone while others still end: until
+// then its files are locked.
+func (p *process) threads() int {
+	threads, err := os.ReadDir("/proc/" + strconv.Itoa(p.pid) + "/task")
+	if err != nil {
+		return 0
+	}
+	return len(threads)
 }
 
 func (p *process) signal(s syscall.Signal) error {
