@@ -38,6 +38,9 @@ type call struct {
 var errTooManyConflicts = conclave.Errorf(conclave.Unavailable,
 	"other requests kept changing what this one reads: it was not done, try again")
 
+// errWrapping refuses what asks for a wrapped answer, and what a policy allows only with one: never is it given in clear.
+var errWrapping = conclave.Errorf(conclave.Invalid, "answers can't be wrapped by this version: nothing was done")
+
 // once executes the request on the newest state and commits it with its record. An *store.ErrConflict means again.
 func (r *run) once(ctx context.Context) (*conclave.Response, error) {
 	tx, err := r.pipeline.store.Begin()
@@ -80,6 +83,9 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	if r.request.Help {
 		r.isReady = true // help needs no preparation
 		return helpFor(r.call), nil
+	}
+	if r.request.WrapTTL > 0 {
+		return nil, errWrapping
 	}
 	if !r.isReady && r.call.route.Prepare != nil {
 		return nil, nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"conclave"
 )
@@ -42,5 +43,35 @@ func TestRefusalsOfTheStorageAreRecorded(t *testing.T) {
 		if _, err := v.do(once, conclave.Read, "auth/token/lookup-self", nil); !conclave.Is(err, conclave.Denied) {
 			t.Errorf("%s: second use: %v, want denied", row.name, err)
 		}
+	}
+}
+
+// Who asks for a wrapped answer must not get it in clear, least of all where a policy demands the wrapping.
+func TestAnswersThatShouldBeWrappedAreNotGivenInClear(t *testing.T) {
+	v := openVault(t)
+	v.must(conclave.Update, "secret/data/x", map[string]any{"data": map[string]any{"a": "b"}})
+	v.must(conclave.Update, "sys/policies/acl/wrapped", map[string]any{
+		"policy": `path "secret/data/*" { capabilities = ["read", "update", "create"] min_wrapping_ttl = "10s" }`})
+	reader := v.token(map[string]any{"policies": []any{"wrapped"}})
+	ask := func(op conclave.Operation, path string, wrap time.Duration) error {
+		_, err := v.pipeline.Handle(t.Context(), &conclave.Request{ID: "wrap", Operation: op, Path: path, Token: reader, WrapTTL: wrap,
+			Fields: map[string]any{"data": map[string]any{"c": "d"}}})
+		return err
+	}
+	if err := ask(conclave.Read, "secret/data/x", 0); !conclave.Is(err, conclave.Denied) {
+		t.Errorf("without wrapping: %v, want denied", err)
+	}
+	from := v.state.Audit().Shown().Seq
+	for _, op := range []conclave.Operation{conclave.Read, conclave.Update} {
+		if err := ask(op, "secret/data/x", time.Minute); !conclave.Is(err, conclave.Invalid) {
+			t.Errorf("%s with wrapping: %v, want refused", op, err)
+		}
+	}
+	if got := len(v.records(from)); got != 2 {
+		t.Errorf("%d records, want 2", got)
+	}
+	data, _ := v.must(conclave.Read, "secret/data/x", nil)["metadata"].(map[string]any)
+	if data["version"] != 1.0 {
+		t.Errorf("the secret has version %v: the refused write was done", data["version"])
 	}
 }
