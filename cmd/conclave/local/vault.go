@@ -13,8 +13,18 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
+// ofClients are variables that the SDK reads before anything can be set, and refuses to work with when they name a file
+// that is gone: those of an earlier lab, say.
+var ofClients = []string{"VAULT_ADDR", "VAULT_AGENT_ADDR", "VAULT_CACERT", "VAULT_CACERT_BYTES", "VAULT_CAPATH",
+	"VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY", "VAULT_TLS_SERVER_NAME", "VAULT_SKIP_VERIFY", "VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"}
+
 // client talks to node n, whatever the environment says.
 func (c *Cluster) client(n int) (*api.Client, error) {
+	for _, name := range ofClients {
+		if err := os.Unsetenv(name); err != nil {
+			return nil, err
+		}
+	}
 	config := api.DefaultConfig()
 	if config.Error != nil {
 		return nil, config.Error
