@@ -66,7 +66,7 @@ func checkHot(t *testing.T, w *world, f *FSM) {
 }
 
 func TestHotItemsAreWhatPebbleHolds(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(4) {
 		w := newWorld(seed)
 		w.grow(80)
 		o := smallOptions(vfs.NewMem())
