@@ -323,6 +323,9 @@ func (v *View) AddCell(path string, delta, floor int64, refusal error) error {
 		}
 		delta += w.Delta
 		if w.Op == fsm.SetCell {
+			if delta < floor {
+				return v.tx.fail(refusal)
+			}
 			return v.tx.write(fsm.Write{Op: fsm.SetCell, Key: key, Delta: delta})
 		}
 	}

@@ -362,6 +362,21 @@ func TestCounterIsNeverOverspent(t *testing.T) {
 	}
 }
 
+func TestFloorHoldsForACounterOfTheSameTransaction(t *testing.T) {
+	w := newWorld(t)
+	refused := errors.New("used up")
+	tx := w.begin(t)
+	if err := tx.System().SetCell("uses", 1, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.System().AddCell("uses", -1, 0, refused); err != nil {
+		t.Errorf("the first use: %v", err)
+	}
+	if err := tx.System().AddCell("uses", -1, 0, refused); !errors.Is(err, refused) {
+		t.Errorf("one use too many: %v, want the refusal", err)
+	}
+}
+
 func TestTimeDecisionsHoldOnlyInTheirInterval(t *testing.T) {
 	w := newWorld(t)
 	deadline := w.now.Add(time.Hour)
