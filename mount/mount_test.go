@@ -412,6 +412,38 @@ func TestDefaultsOfTheServerHold(t *testing.T) {
 	}
 }
 
+// What is made of an entry is kept by its address: the vault's own work, which asks without the server's defaults, must not
+// give requests new entries each time.
+func TestEntriesStayTheSameBesideTheVaultsOwnWork(t *testing.T) {
+	b := newBench(t)
+	server := Defaults{DefaultTTL: time.Hour, MaxTTL: 2 * time.Hour}
+	find := func() *Entry {
+		t.Helper()
+		table, err := Load(b, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry, _, _ := table.Find("cubbyhole/x")
+		return entry
+	}
+	before := find()
+	if _, err := Spaces(b); err != nil {
+		t.Fatal(err)
+	}
+	if after := find(); after != before || after == nil {
+		t.Error("the table was made anew though nothing changed")
+	}
+	for i := range 3 * maxTables {
+		if _, err := Load(b, Defaults{DefaultTTL: time.Duration(i+1) * time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table, err := Load(b, server)
+	if err != nil || table.entries[0].Mount().DefaultTTL != time.Hour {
+		t.Errorf("%v, default %v", err, table.entries[0].Mount().DefaultTTL)
+	}
+}
+
 func TestTableIsBounded(t *testing.T) {
 	b := newBench(t)
 	entries := slices.Clone(b.table().Entries())

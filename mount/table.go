@@ -101,11 +101,16 @@ type record struct {
 	Moves   []move   `json:"moves,omitempty"`
 }
 
-// decoded is the record of one version, and the table made of it for the defaults that were asked for last.
+// decoded is the record of one version, and the tables made of it for the defaults that were asked for lately: requests
+// have those of the server, the vault's own work has none. Entries must stay the same for as long as the record does,
+// since what is made of an entry is kept by it.
 type decoded struct {
 	record
-	table atomic.Pointer[Table]
+	tables atomic.Pointer[[]*Table]
 }
+
+// maxTables bounds the tables of one record.
+const maxTables = 4
 
 // Load returns the namespace's table. It is decoded once per version.
 func Load(view conclave.View, defaults Defaults) (*Table, error) {
@@ -133,12 +138,23 @@ func decode(value []byte) (*decoded, error) {
 }
 
 func (d *decoded) with(defaults Defaults) *Table {
-	if t := d.table.Load(); t != nil && t.defaults == defaults {
-		return t
+	for {
+		known := d.tables.Load()
+		var tables []*Table
+		if known != nil {
+			tables = *known
+		}
+		if at := slices.IndexFunc(tables, func(t *Table) bool { return t.defaults == defaults }); at >= 0 {
+			return tables[at]
+		}
+		if len(tables) == maxTables {
+			tables = nil
+		}
+		t := newTable(d.record, defaults)
+		if tables = append(slices.Clip(tables), t); d.tables.CompareAndSwap(known, &tables) {
+			return t
+		}
 	}
-	t := newTable(d.record, defaults)
-	d.table.Store(t)
-	return t
 }
 
 func newTable(r record, defaults Defaults) *Table {
