@@ -16,6 +16,7 @@ type report struct {
 	wallLead  int64         // its wall clock minus this node's monotonic clock, in nanoseconds
 	ready     bool
 	applied   uint64
+	behind    uint64 // entries that it had not applied, of those that this node had when it heard it
 	term      uint64
 	lastIndex uint64
 	version   string
@@ -33,13 +34,13 @@ func newHealth(mono func() time.Duration) *health {
 	return &health{mono: mono, reports: make(map[string]report)}
 }
 
-// note keeps what a member says.
-func (h *health) note(nodeID string, b *wire.Beat) {
+// note keeps what a member says, when this node has applied so far.
+func (h *health) note(nodeID string, b *wire.Beat, applied uint64) {
 	now := h.mono()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reports[nodeID] = report{heard: now, wallLead: b.GetWall() - int64(now), ready: b.GetReady(), applied: b.GetApplied(),
-		term: b.GetTerm(), lastIndex: b.GetLastIndex(), version: b.GetVersion()}
+		behind: applied - min(applied, b.GetApplied()), term: b.GetTerm(), lastIndex: b.GetLastIndex(), version: b.GetVersion()}
 }
 
 // of returns what a node last said, and whether that is fresh.

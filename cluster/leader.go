@@ -24,7 +24,7 @@ const (
 	handoverInterval = 30 * time.Second       // between attempts of a sealed leader
 	stallLimit       = 2 * time.Second        // of the state machine, until its leader steps down
 	stallInterval    = 250 * time.Millisecond
-	caughtUp         = 64                    // entries that a node may lack to be promoted or given leadership
+	caughtUp         = 64                    // entries that a node may lack, at its beat, to be promoted or given leadership
 	routePause       = 20 * time.Millisecond // between looks for a leader or attempts to open a term
 	minTaskPause     = 100 * time.Millisecond
 	maxTaskPause     = 30 * time.Second
@@ -265,7 +265,7 @@ func (n *Node) successor(ready bool) (best raft.Server, ok bool) {
 		if s.Suffrage != raft.Voter || id == n.id.NodeID || !fresh || ready && !r.ready {
 			continue
 		}
-		if r.applied+caughtUp >= n.fsm.Applied() && (!ok || r.applied > index) {
+		if r.behind <= caughtUp && (!ok || r.applied > index) {
 			best, index, ok = s, r.applied, true
 		}
 	}
@@ -300,16 +300,14 @@ func every(ctx context.Context, interval time.Duration, f func() error) error {
 	}
 }
 
-// TransferLeadership has the leader give up leadership to a voter that has caught up, preferably one that is ready.
+// TransferLeadership has the leader give up leadership to a voter that has caught up, preferably one that is ready. A
+// leader that has just been elected waits up to two seconds to hear from one.
 func (n *Node) TransferLeadership(ctx context.Context) error {
 	if !n.IsLeader() {
 		_, err := n.callLeader(ctx, callTransfer, nil)
 		return err
 	}
-	to, ok := n.successor(true)
-	if !ok {
-		to, ok = n.successor(false)
-	}
+	to, ok := n.awaitSuccessor(ctx)
 	if !ok {
 		return unavailable("no other voter has caught up", busyRetry)
 	}
@@ -318,6 +316,26 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 		return unavailable("leadership couldn't be transferred", busyRetry)
 	}
 	return nil
+}
+
+// awaitSuccessor waits for a voter that could lead next. One that isn't ready will do if this node isn't either, or if
+// no ready one is heard of in time.
+func (n *Node) awaitSuccessor(ctx context.Context) (raft.Server, bool) {
+	patience, cancel := context.WithTimeout(ctx, healthPatience)
+	defer cancel()
+	for {
+		to, ok := n.successor(true)
+		if !ok && (!n.ready.Load() || patience.Err() != nil) {
+			to, ok = n.successor(false)
+		}
+		if ok || patience.Err() != nil {
+			return to, ok
+		}
+		select {
+		case <-patience.Done():
+		case <-time.After(tendInterval):
+		}
+	}
 }
 
 // keepLogShort takes a snapshot when enough has been logged since the last one, and keeps about as much log behind it

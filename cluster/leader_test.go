@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"conclave"
+	"conclave/cluster/wire"
 	"conclave/fsm"
 )
 
@@ -82,6 +83,28 @@ func TestTransferLeadershipFromAnyNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "another leader", func() bool { return l.leader() != old })
+}
+
+func TestVoterThatKeepsUpUnderLoadIsASuccessor(t *testing.T) {
+	l, _ := three(t)
+	leader, other := l.leader(), l.follower()
+	h := newHealth(func() time.Duration { return time.Minute })
+	const applied = 10_000
+	h.note("near", &wire.Beat{Applied: applied - caughtUp}, applied)
+	h.note("far", &wire.Beat{Applied: applied - caughtUp - 1}, applied)
+	h.note("ahead", &wire.Beat{Applied: applied + 1}, applied)
+	for id, want := range map[string]uint64{"near": caughtUp, "far": caughtUp + 1, "ahead": 0} {
+		if r, fresh := h.of(id); !fresh || r.behind != want {
+			t.Errorf("%s is %d entries behind, fresh: %v, want %d", id, r.behind, fresh, want)
+		}
+	}
+	await(t, "a successor", func() bool { _, ok := leader.successor(false); return ok })
+	for range 2 * caughtUp { // more than a voter may lack, sooner than its next beat
+		mustCommit(t, leader, func() *fsm.Transaction { return writing(leader, 1, "x") })
+	}
+	if err := leader.TransferLeadership(context.Background()); err != nil {
+		t.Errorf("step-down between two beats of %s, under load: %v", other.id, err)
+	}
 }
 
 func TestTasksRunOnTheLeaderAlone(t *testing.T) {

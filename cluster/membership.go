@@ -56,7 +56,7 @@ func (n *Node) tendServer(list *List, s raft.Server) error {
 		return n.raft.AddVoter(s.ID, own, 0, changeTimeout).Error() // this leader has moved
 	}
 	r, fresh := n.health.of(nodeID)
-	if s.Suffrage == raft.Voter || !fresh || r.applied+caughtUp < n.fsm.Applied() || r.term != n.raft.CurrentTerm() {
+	if s.Suffrage == raft.Voter || !fresh || r.behind > caughtUp || r.term != n.raft.CurrentTerm() {
 		return nil
 	}
 	n.logger.Info("node has caught up and votes", "node", nodeID)
