@@ -548,7 +548,8 @@ func TestCubbyholesGoWithTheirTokens(t *testing.T) {
 	if _, err := v.do(gone, conclave.Update, "auth/token/revoke-self", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.internalTx(t.Context(), v.clearCubbyholes); err != nil {
+	var sweep cubbyholeSweep
+	if err := v.internalTx(t.Context(), sweep.clear); err != nil {
 		t.Fatal(err)
 	}
 	if got := owners(); got != 1 {

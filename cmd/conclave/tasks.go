@@ -46,13 +46,15 @@ func (d *daemon) internalTx(ctx context.Context, work func(*store.Tx) error) err
 
 // expireTokens clears tokens whose time has come, and what revoked ones left. They are dead already: this is tidying.
 func (d *daemon) expireTokens(ctx context.Context) error {
+	var sweep cubbyholeSweep
 	for {
 		if !d.store.Locked() {
-			for _, clear := range []func(*store.Tx) error{d.clearTokens, d.clearCubbyholes} {
+			for _, clear := range []func(*store.Tx) error{d.clearTokens, sweep.clear} {
 				if err := d.internalTx(ctx, clear); err != nil && ctx.Err() == nil {
 					d.log.Debug("clearing what expired tokens left goes on later", "error", err)
 				}
 			}
+			sweep.advance()
 		}
 		select {
 		case <-ctx.Done():
@@ -77,8 +79,18 @@ func (d *daemon) clearTokens(tx *store.Tx) error {
 	return err
 }
 
-// clearCubbyholes removes what tokens that are no more have left in their cubbyholes. Nobody could read it any longer.
-func (d *daemon) clearCubbyholes(tx *store.Tx) error {
+// cubbyholeSweep goes over the cubbyholes, some at a time, and removes what tokens that are no more have left there.
+// Nobody could read it any longer.
+type cubbyholeSweep struct {
+	after string // the owner that the last step ended with; "" begins anew
+	next  string // where the step that runs will have ended
+}
+
+// advance notes that a step is committed, or will be done again later.
+func (s *cubbyholeSweep) advance() { s.after = s.next }
+
+func (s *cubbyholeSweep) clear(tx *store.Tx) error {
+	s.next = s.after
 	table, err := mount.Load(tx.System(), mount.Defaults{})
 	if err != nil {
 		return err
@@ -91,22 +103,35 @@ func (d *daemon) clearCubbyholes(tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
-	owners, err := all.List("", "", 0)
+	owners, err := all.List("", s.after, expiryBatch)
 	if err != nil {
 		return err
 	}
-	left := expiryBatch
+	left, last := expiryBatch, ""
 	for _, owner := range owners {
 		alive, err := token.Exists(tx.System(), strings.TrimSuffix(owner, "/"))
 		if err != nil {
 			return err
 		}
-		if alive {
-			continue
+		if !alive {
+			if left, err = clearTree(all, owner, left); err != nil {
+				return err
+			}
+			if left == 0 {
+				break // this owner may have more
+			}
 		}
-		if left, err = clearTree(all, owner, left); err != nil || left == 0 {
-			return err
-		}
+		last = owner
+	}
+	switch {
+	case left == 0 && last != "":
+		s.next = last
+	case left == 0:
+		s.next = s.after
+	case len(owners) < expiryBatch:
+		s.next = ""
+	default:
+		s.next = last
 	}
 	return nil
 }
