@@ -138,9 +138,13 @@ func (r *Room) pause() bool {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
 	case <-r.stopped:
+	}
+	select {
+	case <-r.stopped: // also when the pause was over at the same time
 		return false
+	default:
+		return true
 	}
 }
 
