@@ -158,6 +158,8 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	group.Go(func() error {
 		select {
 		case <-d.sealed:
+			// Whoever asked for it, a client or another node, gets an answer before this process is replaced.
+			time.Sleep(lastAnswers)
 			return errSealed
 		case <-ctx.Done():
 			return nil
@@ -168,6 +170,9 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	d.cluster.WhileLeader("members", d.signMembers)
 	return group.Wait()
 }
+
+// lastAnswers is how long a sealed process stays to finish its answers. It holds no key by then.
+const lastAnswers = 250 * time.Millisecond
 
 var errSealed = errors.New("the vault was sealed")
 
