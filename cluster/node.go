@@ -381,11 +381,11 @@ func (n *Node) servers() []raft.Server {
 func (n *Node) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	nodeID := disk.NodeOf(string(id))
 	if nodeID == n.id.NodeID {
-		return raft.ServerAddress(nodeID + "/" + n.port.Advertised()), nil
+		return raft.ServerAddress(string(id) + "/" + n.port.Advertised()), nil
 	}
 	address, ok := n.addressOf(nodeID)
 	if !ok {
 		return "", fmt.Errorf("no address of node %s is known", nodeID)
 	}
-	return raft.ServerAddress(nodeID + "/" + address), nil
+	return raft.ServerAddress(string(id) + "/" + address), nil
 }

@@ -30,6 +30,7 @@ const (
 	maxConnections    = 512 // open connections in all
 	maxClusterID      = 32  // bytes, in a preamble
 	maxNodeID         = 64  // bytes, in a preamble
+	maxServerID       = 128 // bytes, in a preamble
 	protocolRaft      = "conclave-raft"
 	protocolGRPC      = "h2"
 	acceptRetryPause  = 20 * time.Millisecond
@@ -39,9 +40,10 @@ const (
 // Port is the one TLS 1.3 port of a node. Raft and gRPC share it by ALPN. Both ends present a certificate; whose
 // it is, the roster says. A node that is in no list gets a gRPC connection on which it may only introduce itself.
 //
-// A Raft connection starts with a preamble of its client, so that an id that isn't the certificate's is refused:
+// A Raft connection starts with a preamble of its client, so that an id that isn't the certificate's is refused, and so
+// that a node whose disk was lost isn't taken for the server that it was: what that one acknowledged it may deny.
 //
-//	length (1) ‖ cluster id ‖ length (1) ‖ node id
+//	length (1) ‖ cluster id ‖ length (1) ‖ client's node id ‖ length (1) ‖ Raft server id that is meant
 type Port struct {
 	id        *disk.Identity
 	roster    *roster.Roster
@@ -296,7 +298,7 @@ func (t *Port) admit(c *Conn) error {
 
 func (t *Port) readPreamble(c *Conn) error {
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
-	cluster, node, err := parsePreamble(c)
+	cluster, node, server, err := parsePreamble(c)
 	if err != nil {
 		return err
 	}
@@ -306,33 +308,38 @@ func (t *Port) readPreamble(c *Conn) error {
 	if node != c.NodeID {
 		return errors.New("the peer's node id isn't its certificate's")
 	}
+	if server != t.id.ServerID() {
+		return errors.New("the peer means the server that this node was before it lost its disk")
+	}
 	return c.SetDeadline(time.Time{})
 }
 
 // preamble is what a Raft connection starts with; see Port.
-func preamble(cluster, node string) []byte {
-	b := make([]byte, 0, 2+len(cluster)+len(node))
-	b = append(append(b, byte(len(cluster))), cluster...)
-	return append(append(b, byte(len(node))), node...)
+func preamble(cluster, node, server string) []byte {
+	b := make([]byte, 0, 3+len(cluster)+len(node)+len(server))
+	for _, part := range [...]string{cluster, node, server} {
+		b = append(append(b, byte(len(part))), part...)
+	}
+	return b
 }
 
-func parsePreamble(r io.Reader) (cluster, node string, err error) {
-	var parts [2]string
-	for i, limit := range []int{maxClusterID, maxNodeID} {
+func parsePreamble(r io.Reader) (cluster, node, server string, err error) {
+	var parts [3]string
+	for i, limit := range [...]int{maxClusterID, maxNodeID, maxServerID} {
 		var n [1]byte
 		if _, err := io.ReadFull(r, n[:]); err != nil {
-			return "", "", err
+			return "", "", "", err
 		}
 		if int(n[0]) > limit {
-			return "", "", errors.New("preamble is too long")
+			return "", "", "", errors.New("preamble is too long")
 		}
 		b := make([]byte, n[0])
 		if _, err := io.ReadFull(r, b); err != nil {
-			return "", "", err
+			return "", "", "", err
 		}
 		parts[i] = string(b)
 	}
-	return parts[0], parts[1], nil
+	return parts[0], parts[1], parts[2], nil
 }
 
 // Introduce opens a gRPC connection to whoever is there, who may be a stranger.

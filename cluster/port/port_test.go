@@ -61,8 +61,8 @@ func list(t *testing.T, number uint64, ends []*end, listed ...*end) {
 	}
 }
 
-func (e *end) dialRaft(nodeID, address string) (net.Conn, error) {
-	return e.Raft().Dial(raft.ServerAddress(nodeID+"/"+address), 5*time.Second)
+func (e *end) dialRaft(serverID, address string) (net.Conn, error) {
+	return e.Raft().Dial(raft.ServerAddress(serverID+"/"+address), 5*time.Second)
 }
 
 // refused reports whether the other side has closed a connection that was opened: in TLS 1.3 a client learns late.
@@ -80,7 +80,7 @@ func refused(t *testing.T, conn net.Conn, err error) bool {
 func TestMembersConnectAndOthersDoNot(t *testing.T) {
 	a, b, c := newEnd(t, "a", testCluster), newEnd(t, "b", testCluster), newEnd(t, "c", testCluster)
 	list(t, 1, []*end{a, b, c}, a, b)
-	conn, err := a.dialRaft("b", b.Advertised())
+	conn, err := a.dialRaft(b.id.ServerID(), b.Advertised())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,11 +95,11 @@ func TestMembersConnectAndOthersDoNot(t *testing.T) {
 	if _, err := io.ReadFull(accepted, got); err != nil || got[0] != 'x' || accepted.(*Conn).NodeID != "a" {
 		t.Errorf("b read %q from %q, %v", got, accepted.(*Conn).NodeID, err)
 	}
-	stranger, err := c.dialRaft("b", b.Advertised())
+	stranger, err := c.dialRaft(b.id.ServerID(), b.Advertised())
 	if !refused(t, stranger, err) {
 		t.Error("a node that isn't listed got a Raft connection")
 	}
-	if _, err := a.dialRaft("b", c.Advertised()); err == nil {
+	if _, err := a.dialRaft(b.id.ServerID(), c.Advertised()); err == nil {
 		t.Error("a took c for b")
 	}
 	intro, err := c.Introduce(context.Background(), b.Advertised())
@@ -122,7 +122,7 @@ func TestMembersConnectAndOthersDoNot(t *testing.T) {
 func TestRaftConnectionOfAnotherClusterIsRefused(t *testing.T) {
 	a, b := newEnd(t, "a", strings.Repeat("f", 32)), newEnd(t, "b", testCluster)
 	list(t, 1, []*end{a, b}, a, b)
-	conn, err := a.dialRaft("b", b.Advertised())
+	conn, err := a.dialRaft(b.id.ServerID(), b.Advertised())
 	if !refused(t, conn, err) {
 		t.Error("a connection that names another cluster wasn't closed")
 	}
@@ -132,7 +132,7 @@ func TestNodeIDThatIsNotTheCertificatesIsRefused(t *testing.T) {
 	a, b := newEnd(t, "a", testCluster), newEnd(t, "b", testCluster)
 	list(t, 1, []*end{a, b}, a, b)
 	a.id.NodeID = "c"
-	conn, err := a.dialRaft("b", b.Advertised())
+	conn, err := a.dialRaft(b.id.ServerID(), b.Advertised())
 	if !refused(t, conn, err) {
 		t.Error("a connection under another's node id wasn't closed")
 	}
@@ -143,22 +143,39 @@ func TestGoldenPreamble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b := preamble(testCluster, "node-1"); !bytes.Equal(b, golden) {
+	if b := preamble(testCluster, "node-1", "node-2-0123456789abcdef"); !bytes.Equal(b, golden) {
 		t.Errorf("preamble %q, want %q", b, golden)
 	}
-	cluster, node, err := parsePreamble(bytes.NewReader(golden))
-	if err != nil || cluster != testCluster || node != "node-1" {
-		t.Errorf("parsed %q, %q, %v", cluster, node, err)
+	cluster, node, server, err := parsePreamble(bytes.NewReader(golden))
+	if err != nil || cluster != testCluster || node != "node-1" || server != "node-2-0123456789abcdef" {
+		t.Errorf("parsed %q, %q, %q, %v", cluster, node, server, err)
 	}
 }
 
 func FuzzPreamble(f *testing.F) {
-	f.Add(preamble(testCluster, "a"))
+	f.Add(preamble(testCluster, "a", "b-0123456789abcdef"))
 	f.Add([]byte{255})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		cluster, node, err := parsePreamble(bytes.NewReader(b))
-		if err == nil && !bytes.HasPrefix(b, preamble(cluster, node)) {
-			t.Errorf("parsed %q, %q from %q", cluster, node, b)
+		cluster, node, server, err := parsePreamble(bytes.NewReader(b))
+		if err == nil && !bytes.HasPrefix(b, preamble(cluster, node, server)) {
+			t.Errorf("parsed %q, %q, %q from %q", cluster, node, server, b)
 		}
 	})
+}
+
+func TestServerThatLostItsDiskIsNotTakenForWhatItWas(t *testing.T) {
+	a, b := newEnd(t, "a", testCluster), newEnd(t, "b", testCluster)
+	list(t, 1, []*end{a, b}, a, b)
+	conn, err := a.dialRaft(b.id.ServerID(), b.Advertised())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := b.Raft().Accept(); err != nil {
+		t.Fatal(err)
+	}
+	former, err := a.dialRaft("b-0123456789abcdef", b.Advertised())
+	if !refused(t, former, err) {
+		t.Error("a connection meant for b's former disk wasn't closed")
+	}
 }

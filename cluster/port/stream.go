@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"conclave/cluster/disk"
 )
 
-// streamLayer is the Raft side of the port. Its addresses are "node id/host:port": the address provider makes them so,
-// and a connection to another node than the one meant is refused.
+// streamLayer is the Raft side of the port. Its addresses are "server id/host:port": the address provider makes them so,
+// and a connection to another server than the one meant is refused.
 type streamLayer struct {
 	*queueListener
 	t *Port
@@ -24,15 +26,15 @@ var _ raft.StreamLayer = (*streamLayer)(nil)
 func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.t.ctx, timeout)
 	defer cancel()
-	nodeID, at, ok := strings.Cut(string(address), "/")
+	serverID, at, ok := strings.Cut(string(address), "/")
 	if !ok {
 		return nil, errors.New("the node to dial has no known address")
 	}
-	conn, err := s.t.connect(ctx, nodeID, at, protocolRaft)
+	conn, err := s.t.connect(ctx, disk.NodeOf(serverID), at, protocolRaft)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.Write(preamble(s.t.clusterID(), s.t.id.NodeID)); err != nil {
+	if _, err := conn.Write(preamble(s.t.clusterID(), s.t.id.NodeID, serverID)); err != nil {
 		conn.Close()
 		return nil, err
 	}
