@@ -97,7 +97,7 @@ func serve(ctx context.Context, settings *config.Config, options serverOptions, 
 	}
 	log.Info("conclave is running", "version", version, "node", d.cluster.Self().NodeID, "api", settings.APIAddr,
 		"cluster", settings.ClusterAddr, "data", settings.Storage.Path)
-	stopReload := d.reloadOnHangup(ctx, options)
+	stopReload := d.reloadOnHangup(options)
 	defer stopReload()
 	if _, err := systemd.SdNotify(false, systemd.SdNotifyReady); err != nil {
 		log.Warn("can't tell systemd that the node is ready", "error", err)
@@ -124,14 +124,14 @@ func listen(settings *config.Config) ([]*server.Listener, error) {
 }
 
 // reloadOnHangup re-reads certificates and the log level on SIGHUP, and opens audit files anew.
-func (d *daemon) reloadOnHangup(ctx context.Context, options serverOptions) (stop func()) {
+func (d *daemon) reloadOnHangup(options serverOptions) (stop func()) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for range hangup {
-			d.reload(ctx, options)
+			d.reload(options)
 		}
 	}()
 	return func() {
@@ -141,7 +141,7 @@ func (d *daemon) reloadOnHangup(ctx context.Context, options serverOptions) (sto
 	}
 }
 
-func (d *daemon) reload(_ context.Context, options serverOptions) {
+func (d *daemon) reload(options serverOptions) {
 	if err := d.server.Reload(); err != nil {
 		d.log.Error("certificates were not reloaded", "error", err)
 	}
