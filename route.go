@@ -26,11 +26,20 @@ type Route struct {
 	Urgent bool
 	// Input and Output are struct types; nil if there is none.
 	Input, Output reflect.Type
+	// Gather reads what Prepare works from, such as a role or the settings of a connection. It runs in a transaction before
+	// Prepare, which gets its result through [Gathered], and again in the one that is judged: if the results differ
+	// ([reflect.DeepEqual]), Prepare runs again. An error is the request's outcome. Nil if Prepare needs nothing.
+	Gather func(view View, in any) (any, error)
+	// Guess names the account whose secret a public route checks, "" for none. The vault counts wrong guesses, outcomes
+	// that are Denied or Invalid, and locks the account after some: with a Prepare, each guess is counted before it is
+	// evaluated. The name must be in one spelling. Nil: the route checks nothing that can be guessed.
+	Guess func(req *Request, in any) string
 	// Prepare does slow or outside work, once, before the transaction opens and after a first check that the caller is
 	// allowed; what it returns reaches the handler through [Prepared]. Nil if there is none.
 	Prepare func(ctx context.Context, req *Request, in any) (any, error)
 	// Finish acts after the transaction and its audit record are committed, once: sealing, stepping down, removing a node.
-	// What it answers replaces the handler's response. Nil if there is nothing to do.
+	// What it answers replaces the handler's response; an error, or an answer that holds anything, gets a record of its
+	// own before it leaves. Nil if there is nothing to do.
 	Finish func(ctx context.Context, req *Request, in any) (*Response, error)
 	// Exists decides whether an Update is a Create for authorisation. Nil: an Update is an Update.
 	Exists func(view View, in any) (bool, error)
@@ -160,6 +169,19 @@ func WithPrepared(ctx context.Context, value any) context.Context {
 // Prepared returns what the route's Prepare returned for this request, and whether it is a T.
 func Prepared[T any](ctx context.Context) (T, bool) {
 	value, ok := ctx.Value(preparedKey{}).(T)
+	return value, ok
+}
+
+type gatheredKey struct{}
+
+// WithGathered returns a context that carries what a route's Gather returned.
+func WithGathered(ctx context.Context, value any) context.Context {
+	return context.WithValue(ctx, gatheredKey{}, value)
+}
+
+// Gathered returns what the route's Gather returned for this request, and whether it is a T.
+func Gathered[T any](ctx context.Context) (T, bool) {
+	value, ok := ctx.Value(gatheredKey{}).(T)
 	return value, ok
 }
 

@@ -95,12 +95,7 @@ func (p *Pipeline) Handle(ctx context.Context, req *conclave.Request) (*conclave
 		return resp, err
 	}
 	leave() // what finishes a request may wait for all others: sealing does
-	finished, err := run.call.route.Finish(ctx, req, run.call.input)
-	if finished == nil || err != nil {
-		return resp, err
-	}
-	finished.Index = resp.Index
-	return finished, nil
+	return run.finish(ctx, resp)
 }
 
 // untilJudged runs attempts until one is judged valid.
