@@ -67,12 +67,17 @@ func bind(in any, params map[string]string, fields map[string]any) error {
 	return nil
 }
 
+// Merge overwrites the members of a stored struct that fields name, and keeps the others: what writing a role does. into
+// points to a struct with `json` tags; fields are converted as those of requests are.
+func Merge(into any, fields map[string]any) error { return bind(into, nil, fields) }
+
 type bindError string
 
 func (e bindError) Error() string { return string(e) }
 
 var (
 	durationType = reflect.TypeFor[time.Duration]()
+	secondsType  = reflect.TypeFor[Seconds]()
 	secretType   = reflect.TypeFor[Secret]()
 	rawType      = reflect.TypeFor[json.RawMessage]()
 )
@@ -82,6 +87,10 @@ func assign(target reflect.Value, raw any) error {
 	case durationType:
 		d, err := asDuration(raw)
 		target.SetInt(int64(d))
+		return err
+	case secondsType:
+		d, err := asDuration(raw)
+		target.SetInt(int64(InSeconds(d)))
 		return err
 	case secretType:
 		s, err := asString(raw)

@@ -1,5 +1,11 @@
 package conclave
 
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
 // Plugin is one kind of secrets engine or auth method: the line that plugins.go has for it.
 type Plugin struct {
 	// Kind is what a mount names: "kv", "approle".
@@ -11,6 +17,8 @@ type Plugin struct {
 	Open func(options map[string]string) (Engine, error)
 	// Singleton plug-ins are mounted once, by the vault itself, and can't be disabled ("cubbyhole").
 	Singleton bool
+	// Auth plug-ins are auth methods, mounted below auth/. A secrets engine may have the same kind.
+	Auth bool
 }
 
 // Engine serves the routes of one mount. It has no state of its own: all it knows is in its mount's space.
@@ -26,4 +34,37 @@ type Engine interface {
 type PerCaller interface {
 	Engine
 	PerCaller()
+}
+
+// Renewer is an auth method that has a say when a token of its logins is renewed.
+type Renewer interface {
+	Engine
+	// RenewLogin looks at a login again, in the transaction that renews, and returns the terms that hold from now on. An
+	// error refuses the renewal: the role is gone, the certificate is another one.
+	RenewLogin(ctx context.Context, view View, login *Login) (*TokenTerms, error)
+}
+
+// Leaser is an engine whose answers have leases: what they give lives for a limited time and must be ended then.
+type Leaser interface {
+	Engine
+	// RenewLease decides, in the transaction that renews, how a lease goes on. increment is what the client asks for, 0 if
+	// it doesn't say; the vault holds the answer against the mount's maximum. An error refuses the renewal.
+	RenewLease(ctx context.Context, view View, lease *GrantedLease, increment time.Duration) (*Lease, error)
+	// GatherRevoke reads what Revoke works from: a connection's settings.
+	GatherRevoke(view View, lease *GrantedLease) (any, error)
+	// Revoke ends, outside of the vault, what the lease stands for. No transaction is open. It is called again until it
+	// succeeds, and maybe once more after that: to end what isn't there any more is a success.
+	Revoke(ctx context.Context, lease *GrantedLease, gathered any) error
+	// ForgetLease removes what the mount has stored about a lease, in the transaction that removes the lease.
+	ForgetLease(tx Tx, lease *GrantedLease) error
+}
+
+// GrantedLease is a lease as its engine sees it again.
+type GrantedLease struct {
+	ID      string
+	Path    string // of the request that got it, relative to the mount
+	Issued  time.Time
+	Expires time.Time
+	Renewed time.Time // zero if never
+	Data    json.RawMessage
 }

@@ -66,6 +66,8 @@ type Response struct {
 	Data any
 	// TopLevel puts the members of Data at the top level of the answer as well, as Vault does for its oldest endpoints.
 	TopLevel bool
+	// Login is the outcome of a login; the vault makes a token of it and answers Auth instead.
+	Login    *Login
 	Auth     *Auth
 	Lease    *Lease
 	Wrap     *Wrap
@@ -104,9 +106,14 @@ type Auth struct {
 
 // Lease is attached to an answer whose content lives for a limited time.
 type Lease struct {
-	ID        string
-	TTL       time.Duration
-	Renewable bool
+	// ID names a lease that the vault keeps; the vault sets it.
+	ID string
+	// TTL and MaxTTL are what the engine wants; 0 is the mount's. In an answer, TTL is what was granted.
+	TTL, MaxTTL time.Duration
+	Renewable   bool
+	// Data is what the engine needs to renew and to revoke, kept encrypted. Without it there is nothing to revoke: no lease
+	// is kept, and TTL is advice.
+	Data json.RawMessage
 }
 
 // Wrap describes a wrapped answer.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime/debug"
 
 	"conclave"
@@ -20,6 +21,7 @@ type run struct {
 	attempt   int
 	fresh     bool // this attempt's state is one that the cluster reached after the request began
 	exhausted bool // no attempt is left: what is recorded now is that the request gave up
+	gathered  any // what Prepare works from, or worked from
 	prepared  any
 	failed    error // why Prepare failed: the outcome for those who may do what they ask for
 	isReady   bool  // Prepare has run, or there is none
@@ -35,6 +37,9 @@ type call struct {
 	acl    *policy.ACL
 }
 
+// maxPreparations bounds how often one attempt prepares because what it worked from has changed.
+const maxPreparations = 3
+
 var errTooManyConflicts = conclave.Errorf(conclave.Unavailable,
 	"other requests kept changing what this one reads: it was not done, try again")
 
@@ -48,17 +53,22 @@ func (r *run) once(ctx context.Context) (*conclave.Response, error) {
 		return nil, err
 	}
 	defer func() { tx.Close() }()
-	resp, err := r.execute(ctx, tx)
-	if err == nil && !r.isReady {
+	resp, failure := r.execute(ctx, tx)
+	for round := 0; failure == nil && !r.isReady; round++ {
 		tx.Close()
+		if round == maxPreparations {
+			return nil, errTooManyConflicts
+		}
 		r.prepared, r.failed = r.prepare(ctx)
 		r.isReady = true
-		if tx, err = r.pipeline.store.Begin(); err != nil {
+		again, err := r.pipeline.store.Begin()
+		if err != nil {
 			return nil, err
 		}
-		resp, err = r.execute(ctx, tx)
+		tx = again
+		resp, failure = r.execute(ctx, tx)
 	}
-	return r.commit(ctx, tx, resp, err)
+	return r.commit(ctx, tx, resp, failure)
 }
 
 // execute runs everything that reads and writes through tx. A panic becomes an error of this request alone.
@@ -87,10 +97,9 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	if r.request.WrapTTL > 0 {
 		return nil, errWrapping
 	}
-	if !r.isReady && r.call.route.Prepare != nil {
-		return nil, nil
+	if ready, err := r.gather(); err != nil || !ready {
+		return nil, err
 	}
-	r.isReady = true
 	if r.failed != nil {
 		return nil, r.failed
 	}
@@ -104,6 +113,24 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	return resp, marshalData(resp)
 }
 
+// gather reads what the route's Prepare works from, and reports whether what was prepared, if anything has to be, was
+// made of the same.
+func (r *run) gather() (ready bool, err error) {
+	route := r.call.route
+	if route.Gather != nil {
+		gathered, err := route.Gather(r.call.view, r.call.input)
+		if err != nil {
+			return false, err
+		}
+		if r.isReady && !reflect.DeepEqual(gathered, r.gathered) {
+			r.isReady = false
+		}
+		r.gathered = gathered
+	}
+	r.isReady = r.isReady || route.Prepare == nil
+	return r.isReady, nil
+}
+
 func (r *run) prepare(ctx context.Context) (prepared any, err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -112,6 +139,9 @@ func (r *run) prepare(ctx context.Context) (prepared any, err error) {
 			err = conclave.Errorf(conclave.Internal, "internal error")
 		}
 	}()
+	if r.gathered != nil {
+		ctx = conclave.WithGathered(ctx, r.gathered)
+	}
 	return r.call.route.Prepare(ctx, r.request, r.call.input)
 }
 

@@ -233,3 +233,37 @@ func TestFailedPreparationIsTheOutcome(t *testing.T) {
 		t.Errorf("probe/x is %q, %v", value, err)
 	}
 }
+
+// What a preparation worked from is part of what the request read: if it changes, the work is done again.
+func TestPreparationIsDoneAgainWhenItsGroundsChange(t *testing.T) {
+	d := newDuo(t)
+	s := store.New(d.follower, d, time.Now)
+	var prepared []string
+	route := conclave.WriteRoute(conclave.Update, "probe", "Writes.",
+		func(ctx context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.Response, error) {
+			value, _ := conclave.Prepared[string](ctx)
+			return &conclave.Response{Data: map[string]any{"made_of": value}}, nil
+		})
+	route.Gather = func(view conclave.View, _ any) (any, error) {
+		value, err := view.Get("probe/x")
+		return string(value), err
+	}
+	route.Prepare = func(ctx context.Context, _ *conclave.Request, _ any) (any, error) {
+		value, _ := conclave.Gathered[string](ctx)
+		if prepared = append(prepared, value); len(prepared) == 1 {
+			d.put(s, "new") // while the slow work is done with the old value
+		}
+		return value, nil
+	}
+	p := New(Config{Store: s, Recorder: NewRecorder("n1"), Gate: &Gate{}, Policies: policy.NewCache(),
+		System: []conclave.Route{route}, Logger: hclog.NewNullLogger()})
+	root := d.found(s)
+	d.put(s, "old")
+	resp, err := p.Handle(t.Context(), &conclave.Request{ID: "r1", Operation: conclave.Update, Path: "sys/probe", Token: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, _ := resp.Data.(json.RawMessage); string(data) != `{"made_of":"new"}` || len(prepared) != 2 {
+		t.Errorf("prepared of %q, the answer is %s", prepared, data)
+	}
+}
