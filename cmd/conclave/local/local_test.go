@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,13 +114,20 @@ func TestOwnProcessIsEnded(t *testing.T) {
 		t.Skip("needs /proc to give a process the arguments of a server")
 	}
 	// A shell that waits, with the command line of a server.
-	server := exec.Command("sh", "-c", "read line", "server", "/lab/node1/conclave.hcl")
-	pipe, err := server.StdinPipe()
+	server := exec.Command("sh", "-c", "echo here; read line", "server", "/lab/node1/conclave.hcl")
+	in, err := server.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pipe.Close()
+	defer in.Close()
+	out, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, len("here\n"))); err != nil {
 		t.Fatal(err)
 	}
 	c := lone(server.Process.Pid, "/lab/node1/conclave.hcl")
@@ -133,6 +142,45 @@ func TestOwnProcessIsEnded(t *testing.T) {
 	<-done
 	if c.PIDs[0] != 0 {
 		t.Errorf("PIDs = %v after the end, want 0", c.PIDs)
+	}
+}
+
+// A process is ours from the moment that it is started, though the kernel shows no arguments of it for an instant.
+func TestOwnProcessIsKnownFromItsStart(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs /proc to give a process the arguments of a server")
+	}
+	const empty = 3 // reads before the arguments are there
+	reads := 0
+	read := func() ([]byte, error) {
+		if reads++; reads <= empty {
+			return nil, nil
+		}
+		return []byte("conclave\x00server\x00"), nil
+	}
+	args, err := arguments(read, func() bool { return false })
+	if want := []string{"conclave", "server"}; err != nil || !slices.Equal(args, want) {
+		t.Errorf("arguments of a process that begins = %v, %v, want %v", args, err, want)
+	}
+	reads = 0
+	if args, err := arguments(read, func() bool { return true }); !errors.Is(err, os.ErrProcessDone) || reads != 1 {
+		t.Errorf("arguments of a process that has ended = %v, %v after %d reads, want ErrProcessDone after 1", args, err, reads)
+	}
+	for range 20 {
+		server := exec.Command("sleep", "60")
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if args, err := commandLine(server.Process.Pid); err != nil || !slices.Equal(args, server.Args) {
+			t.Errorf("commandLine at once = %v, %v, want %v", args, err, server.Args)
+		}
+		if err := server.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = server.Wait()
+		if args, err := commandLine(server.Process.Pid); !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("commandLine after the end = %v, %v, want ErrProcessDone", args, err)
+		}
 	}
 }
 
