@@ -3,10 +3,7 @@ package audit
 import (
 	"encoding/binary"
 	"errors"
-	"maps"
 	"net/netip"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -88,12 +85,23 @@ func (r *Record) parts() [partCount]*[]byte {
 }
 
 // Encode appends the record of e to dst. Tokens, accessors, and all of the data but what is known to be harmless are hashed on the way.
+//
+// A record that would have more than MaxRecord bytes is made in its reduced form: data as one HMAC over the whole, texts of more than 256
+// bytes and more than 8 elements of a list, metadata or headers as one HMAC each. So there is no request whose record doesn't fit.
 func Encode(dst []byte, e *Entry, h *Hasher) []byte {
+	start := len(dst)
+	if dst = encode(dst, e, h, false); len(dst)-start > MaxRecord {
+		dst = encode(dst[:start], e, h, true)
+	}
+	return dst
+}
+
+func encode(dst []byte, e *Entry, h *Hasher, reduced bool) []byte {
 	flags := byte(0)
 	if e.Err != nil && conclave.KindOf(e.Err) == conclave.Denied {
 		flags = flagDenied
 	}
-	o := &object{append(dst, formatRecord, flags), h}
+	o := &object{append(dst, formatRecord, flags), h, reduced}
 	token, accessor := "", ""
 	if !e.Token.Empty() {
 		token = h.Hash(e.Token.Reveal())
@@ -124,7 +132,7 @@ func Encode(dst []byte, e *Entry, h *Hasher) []byte {
 
 	mark = o.begin()
 	if e.Err != nil {
-		o.dst = appendQuoted(o.dst, shorten(e.Err.Error()))
+		o.dst = appendQuoted(o.dst, shorten(e.Err.Error())) // at most 12 KiB
 	}
 	o.end(mark)
 	return o.dst
@@ -201,215 +209,4 @@ func shorten(text string) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:maxMessage], "") + "…"
-}
-
-// object writes JSON objects, member by member. Text that is empty, zero numbers and empty lists are left out.
-type object struct {
-	dst  []byte
-	hash *Hasher
-}
-
-// begin leaves room for the length of a part; end fills it in.
-func (o *object) begin() int {
-	o.dst = append(o.dst, 0, 0, 0, 0)
-	return len(o.dst)
-}
-
-func (o *object) end(mark int) { binary.BigEndian.PutUint32(o.dst[mark-4:], uint32(len(o.dst)-mark)) }
-
-func (o *object) open()  { o.dst = append(o.dst, '{') }
-func (o *object) close() { o.dst = append(o.dst, '}') }
-
-// name begins a member. name must need no escapes.
-func (o *object) name(name string) {
-	if o.dst[len(o.dst)-1] != '{' {
-		o.dst = append(o.dst, ',')
-	}
-	o.dst = append(append(append(o.dst, '"'), name...), `":`...)
-}
-
-func (o *object) text(name, value string) {
-	if value != "" {
-		o.name(name)
-		o.dst = appendQuoted(o.dst, value)
-	}
-}
-
-func (o *object) hashed(name, value string) {
-	if value != "" {
-		o.name(name)
-		o.dst = append(o.hash.appendHash(append(o.dst, '"'), value), '"')
-	}
-}
-
-func (o *object) number(name string, value int64) {
-	if value != 0 {
-		o.name(name)
-		o.dst = strconv.AppendInt(o.dst, value, 10)
-	}
-}
-
-func (o *object) time(name string, value time.Time) {
-	if !value.IsZero() {
-		o.name(name)
-		o.dst = appendTime(o.dst, value)
-	}
-}
-
-func (o *object) texts(name string, values []string) {
-	if len(values) > 0 {
-		o.name(name)
-		o.dst = append(o.dst, '[')
-		for i, value := range values {
-			if i > 0 {
-				o.dst = append(o.dst, ',')
-			}
-			o.dst = appendQuoted(o.dst, value)
-		}
-		o.dst = append(o.dst, ']')
-	}
-}
-
-func (o *object) data(data []byte, clear []string) {
-	if len(data) > 0 {
-		o.name("data")
-		o.dst = o.hash.AppendData(o.dst, data, clear)
-	}
-}
-
-// auth writes who somebody is. token and accessor are hashes already.
-func (o *object) auth(a *conclave.Auth, token, accessor string, issued time.Time) {
-	o.open()
-	o.text("client_token", token)
-	o.text("accessor", accessor)
-	o.text("display_name", a.DisplayName)
-	o.texts("policies", a.Policies)
-	o.texts("token_policies", a.TokenPolicies)
-	if len(a.Metadata) > 0 {
-		o.name("metadata")
-		o.open()
-		for i, key := range slices.Sorted(maps.Keys(a.Metadata)) {
-			if i > 0 {
-				o.dst = append(o.dst, ',')
-			}
-			o.dst = append(appendQuoted(o.dst, key), ':')
-			o.dst = appendQuoted(o.dst, a.Metadata[key])
-		}
-		o.close()
-	}
-	o.text("entity_id", a.EntityID)
-	o.number("num_uses", int64(a.NumUses))
-	o.text("token_type", a.TokenType)
-	o.number("token_ttl", int64(a.TTL/time.Second))
-	o.time("token_issue_time", issued)
-	o.close()
-}
-
-func (o *object) request(e *Entry, token, accessor string) {
-	o.open()
-	o.text("id", e.RequestID)
-	if e.Auth != nil {
-		o.text("client_id", e.Auth.EntityID)
-	}
-	o.text("operation", e.Operation.String())
-	if e.Mount != nil {
-		o.text("mount_point", e.Mount.Path)
-		o.text("mount_type", e.Mount.Kind)
-		o.text("mount_accessor", e.Mount.Accessor)
-	}
-	o.text("client_token", token)
-	o.text("client_token_accessor", accessor)
-	o.name("namespace")
-	o.open()
-	o.text("id", e.NamespaceID)
-	o.text("path", e.NamespacePath)
-	o.close()
-	o.text("path", e.Path)
-	o.data(e.Data, e.Clear)
-	if e.Remote.IsValid() {
-		o.text("remote_address", e.Remote.Addr().Unmap().String())
-		o.number("remote_port", int64(e.Remote.Port()))
-	}
-	o.text("client_certificate_serial_number", e.Certificate)
-	o.number("wrap_ttl", int64(e.WrapTTL/time.Second))
-	o.headers(e.Header)
-	o.text("node", e.Node)
-	o.number("attempt", int64(e.Attempt))
-	o.close()
-}
-
-func (o *object) headers(header map[string][]string) {
-	if len(header) == 0 {
-		return
-	}
-	o.name("headers")
-	o.open()
-	for i, name := range slices.Sorted(maps.Keys(header)) {
-		if i > 0 {
-			o.dst = append(o.dst, ',')
-		}
-		o.dst = append(appendQuoted(o.dst, strings.ToLower(name)), ":["...)
-		for j, value := range header[name] {
-			if j > 0 {
-				o.dst = append(o.dst, ',')
-			}
-			if clearHeaders[name] && len(value) <= maxClearText {
-				o.dst = appendQuoted(o.dst, value)
-			} else {
-				o.dst = append(o.hash.appendHash(append(o.dst, '"'), value), '"')
-			}
-		}
-		o.dst = append(o.dst, ']')
-	}
-	o.close()
-}
-
-func (o *object) answer(a *Answer) {
-	o.open()
-	if a.Auth != nil {
-		token, accessor := "", ""
-		if !a.Auth.ClientToken.Empty() {
-			token = o.hash.Hash(a.Auth.ClientToken.Reveal())
-		}
-		if a.Auth.Accessor != "" {
-			accessor = o.hash.Hash(a.Auth.Accessor)
-		}
-		o.name("auth")
-		o.auth(a.Auth, token, accessor, time.Time{})
-	}
-	if a.Lease != nil {
-		o.name("secret")
-		o.open()
-		o.text("lease_id", a.Lease.ID)
-		o.close()
-	}
-	if a.Raw != nil {
-		o.name("data")
-		o.open()
-		o.text("http_content_type", a.Raw.ContentType)
-		o.hashed("http_raw_body", string(a.Raw.Body))
-		o.number("http_status_code", int64(a.Status))
-		o.close()
-	} else {
-		o.data(a.Data, a.Clear)
-	}
-	if a.Wrap != nil {
-		o.name("wrap_info")
-		o.open()
-		o.number("ttl", int64(a.Wrap.TTL/time.Second))
-		o.hashed("token", a.Wrap.Token.Reveal())
-		o.hashed("accessor", a.Wrap.Accessor)
-		o.time("creation_time", a.Wrap.CreationTime)
-		o.text("creation_path", a.Wrap.CreationPath)
-		o.hashed("wrapped_accessor", a.Wrap.WrappedAccessor)
-		o.close()
-	}
-	if warnings := a.Warnings[:min(len(a.Warnings), maxWarnings)]; len(warnings) > 0 {
-		short := make([]string, len(warnings))
-		for i, warning := range warnings {
-			short[i] = shorten(warning)
-		}
-		o.texts("warnings", short)
-	}
-	o.close()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -105,6 +106,64 @@ func TestLinesAreJSON(t *testing.T) {
 		}
 		if bytes.Contains(lines[1], []byte("canary")) {
 			t.Errorf("line has a secret: %s", lines[1])
+		}
+	}
+}
+
+// largestEntry has as much in every member as clients and engines can put there, of what takes most room.
+func largestEntry() *Entry {
+	long := strings.Repeat("\x01", 8<<10)
+	e := fullEntry()
+	metadata := map[string]string{}
+	for i := range 256 {
+		e.Auth.Policies = append(e.Auth.Policies, fmt.Sprint(i, long))
+		metadata[fmt.Sprint(i, long)] = long
+	}
+	e.Auth.TokenPolicies, e.Auth.Metadata, e.Auth.DisplayName, e.Auth.EntityID = e.Auth.Policies, metadata, long, long
+	e.RequestID, e.Node, e.NamespaceID, e.NamespacePath, e.Path, e.Certificate = long, long, long, long, long, long
+	e.Mount = &conclave.Mount{Path: long, Kind: long, Accessor: long}
+	e.Header = map[string][]string{"User-Agent": {long[:1024], long}, long: e.Auth.Policies}
+	members := map[string]string{}
+	for i := range MaxFields - 1 {
+		members[fmt.Sprint(i, long[:1000])] = long[:1024]
+	}
+	e.Data, _ = json.Marshal(map[string]any{"given": members})
+	e.Clear = []string{"given"}
+	e.Answer.Data, e.Answer.Clear, e.Answer.Warnings = e.Data, e.Clear, e.Auth.Policies
+	e.Answer.Lease.ID, e.Answer.Wrap.CreationPath, e.Err = long, long, errors.New(long)
+	return e
+}
+
+// No request is so large that it can't be recorded.
+func TestEveryRecordFits(t *testing.T) {
+	raw := largestEntry()
+	raw.Answer.Raw = &conclave.Raw{ContentType: strings.Repeat("\x01", 8<<10), Body: make([]byte, 1<<20)}
+	for _, entry := range []*Entry{largestEntry(), raw} {
+		encoded := Encode([]byte("before"), entry, testHasher())[len("before"):]
+		if len(encoded) > MaxRecord {
+			t.Fatalf("the record has %d bytes, at most %d fit", len(encoded), MaxRecord)
+		}
+		record, err := DecodeRecord(encoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(record.AppendLines(nil)) {
+			var said struct {
+				Request struct {
+					Operation string
+					Data      map[string]string
+					Path      string
+				}
+			}
+			if err := json.Unmarshal(line, &said); err != nil {
+				t.Fatalf("%v in %.200s", err, line)
+			}
+			if said.Request.Operation != "update" || said.Request.Path != hashed(entry.Path) || said.Request.Data["whole"] != hashed(string(entry.Data)) {
+				t.Errorf("the reduced record says %+v", said)
+			}
+		}
+		if bytes.Contains(encoded, []byte("canary")) {
+			t.Error("the reduced record has a secret")
 		}
 	}
 }
