@@ -60,7 +60,7 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 		}
 		if a.batch == nil {
 			a.batch = a.epoch.db.NewBatch()
-			a.epoch.hot.begin()
+			a.epoch.hot.Begin()
 		}
 		if l.Type == raft.LogCommand {
 			results[i] = f.applyCommand(a, l)
@@ -291,14 +291,14 @@ func (a *applier) put(key []byte, version uint64, value []byte) {
 	binary.BigEndian.PutUint64(d.Value, version)
 	copy(d.Value[8:], value)
 	a.must(d.Finish(), "write state")
-	a.epoch.hot.drop(key)
+	a.epoch.hot.Drop(key)
 	a.versions.set(key, version)
 	a.unsynced += entryCost + len(key) + 8 + len(value)
 }
 
 func (a *applier) remove(key []byte) {
 	a.must(a.batch.Delete(key, nil), "write state")
-	a.epoch.hot.drop(key)
+	a.epoch.hot.Drop(key)
 	a.versions.set(key, absent(key[0]))
 	a.unsynced += entryCost + len(key)
 }
@@ -330,7 +330,7 @@ func (a *applier) dropSpace(space uint64) {
 		a.must(a.batch.DeleteRange(from, prefixEnd(from), nil), "write state")
 		a.unsynced += entryCost + 2*len(from)
 	}
-	a.epoch.hot.dropSpace(space)
+	a.epoch.hot.DropAll(func(key string) bool { return key[0] != ClassPlain && len(key) > 8 && spaceOf(Key(key)) == space })
 	a.versions.drop(space)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"conclave/audit"
+	"conclave/internal/hot"
 )
 
 // epoch is one generation of the state on disk. A Restore makes the next one beside it and swaps; the old one is closed
@@ -29,7 +30,7 @@ type epoch struct {
 	options *Options
 	db      *pebble.DB
 	log     *audit.Log
-	hot     *hot // set by adopt
+	hot     *hot.Items // set by adopt: the keyring, the mounts, a token's record and so on
 	refs    atomic.Int64
 	stale   atomic.Bool // a Restore has replaced it
 }

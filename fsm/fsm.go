@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"conclave/audit"
+	"conclave/internal/hot"
 	"conclave/internal/room"
 )
 
@@ -139,7 +140,7 @@ func (o *Options) must(err error, what string) {
 
 // adopt makes e the state that is applied to and shown.
 func (f *FSM) adopt(e *epoch, at position) {
-	e.hot = newHot(f.options.HotBytes, at.applied)
+	e.hot = hot.New(f.options.HotBytes, at.applied)
 	f.applier = applier{epoch: e, versions: newVersions(at.applied), next: at}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -75,8 +75,8 @@ func TestHotItemsAreWhatPebbleHolds(t *testing.T) {
 		}
 		f := open(t, o)
 		checkHot(t, w, f)
-		if h := f.epoch.hot; h.hits.Load() == 0 || h.size() > f.options.HotBytes {
-			t.Errorf("seed %d: %d hits, %d bytes held, want some and at most %d", seed, h.hits.Load(), h.size(), f.options.HotBytes)
+		if h := f.epoch.hot; h.Hits() == 0 || h.Size() > f.options.HotBytes {
+			t.Errorf("seed %d: %d hits, %d bytes held, want some and at most %d", seed, h.Hits(), h.Size(), f.options.HotBytes)
 		}
 		closing(t, f)
 	}
@@ -118,7 +118,7 @@ func TestReadingManyKeysOnceKeepsNone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := f.epoch.hot.size(); n > 0 {
+	if n := f.epoch.hot.Size(); n > 0 {
 		t.Errorf("%d bytes of items that were read once are held", n)
 	}
 	v.Release()

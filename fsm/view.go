@@ -54,11 +54,12 @@ func (v *View) Get(key Key) (version uint64, value []byte, err error) {
 	if len(key) == 0 {
 		return 0, nil, errMalformed
 	}
-	if known, ok := v.epoch.hot.get(key, v.index); ok {
-		return known.version, known.value, nil
+	version, value, known := v.epoch.hot.Get(string(key), v.index)
+	if known {
+		return version, value, nil
 	}
 	if version, value, err = v.stored(key); err == nil {
-		v.epoch.hot.offer(key, version, value, v.index)
+		v.epoch.hot.Offer(string(key), version, value, v.index)
 	}
 	return version, value, err
 }

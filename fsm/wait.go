@@ -103,7 +103,7 @@ func (f *FSM) publish(a *applier) {
 	old := f.view
 	opened := a.next.opened > f.shown.opened
 	f.view, f.shown = nil, a.next
-	a.epoch.hot.end(a.next.applied)
+	a.epoch.hot.End(a.next.applied)
 	f.applied.Store(a.next.applied)
 	if len(f.waiters) > 0 {
 		f.deliverLocked(a.settled, opened)
