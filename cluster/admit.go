@@ -258,7 +258,7 @@ func (n *Node) receive(ctx context.Context, conn *port.Conn, i *wire.Introductio
 	case i.GetClusterId() != "" && i.GetClusterId() != own:
 		return refused("this is another cluster")
 	case !roster.ValidNodeID(i.GetNodeId()) || disk.NodeOf(i.GetServerId()) != i.GetNodeId() || i.GetNodeId() == n.id.NodeID ||
-		i.GetAddress() == "" || len(i.GetAddress()) > roster.MaxAddress || len(i.GetServerId()) > roster.MaxAddress:
+		i.GetAddress() == "" || max(len(i.GetAddress()), len(i.GetGossip()), len(i.GetServerId())) > roster.MaxAddress:
 		return refused("these ids or this address can't be")
 	}
 	if term, _ := n.order.OpenTerm(); term == 0 {
@@ -302,7 +302,7 @@ func (n *Node) welcome(ctx context.Context, conn *port.Conn, i *wire.Introductio
 	}
 	known := list.Find(i.GetNodeId())
 	if known != nil && bytes.Equal(known.TLSPublic, conn.SPKI[:]) {
-		return wire.Reception_ADDED, n.addServer(i)
+		return wire.Reception_ADDED, n.addServer(ctx, i)
 	}
 	var token *string
 	if list.Signed() || len(list.Members) >= n.config.BootstrapExpect || i.GetToken() != "" || known != nil {
@@ -323,29 +323,26 @@ func (n *Node) welcome(ctx context.Context, conn *port.Conn, i *wire.Introductio
 	return wire.Reception_LISTED, err
 }
 
-// addServer puts a listed node into Raft's configuration at its present address, as a non-voter if it is new there. An
+// addServer puts a listed node into Raft's configuration, as a non-voter, unless it is there, and keeps where it is now. An
 // older server id of the same node goes first: its log is gone.
-func (n *Node) addServer(i *wire.Introduction) error {
-	id, address := raft.ServerID(i.GetServerId()), raft.ServerAddress(i.GetAddress())
-	var present *raft.Server
+func (n *Node) addServer(ctx context.Context, i *wire.Introduction) error {
+	if err := n.recordContact(ctx, i.GetNodeId(), roster.Contact{Cluster: i.GetAddress(), Gossip: i.GetGossip()}); err != nil {
+		return err
+	}
+	id, present := raft.ServerID(i.GetServerId()), false
 	for _, s := range n.servers() {
 		switch {
 		case s.ID == id:
-			present = &s
+			present = true
 		case disk.NodeOf(string(s.ID)) == i.GetNodeId():
 			if err := n.raft.RemoveServer(s.ID, 0, changeTimeout).Error(); err != nil {
 				return err
 			}
 		}
 	}
-	switch {
-	case present == nil:
-		n.logger.Info("node joins", "node", i.GetNodeId())
-		return n.raft.AddNonvoter(id, address, 0, changeTimeout).Error()
-	case present.Address == address:
+	if present {
 		return nil
-	case present.Suffrage == raft.Voter:
-		return n.raft.AddVoter(id, address, 0, changeTimeout).Error()
 	}
-	return n.raft.AddNonvoter(id, address, 0, changeTimeout).Error()
+	n.logger.Info("node joins", "node", i.GetNodeId())
+	return n.raft.AddNonvoter(id, raftAddress(id), 0, changeTimeout).Error()
 }

@@ -32,13 +32,13 @@ const (
 )
 
 // form finds or founds the cluster, and keeps this node in it: in the list, in Raft's configuration, and at its present
-// address there.
+// address in the contacts.
 func (n *Node) form(ctx context.Context) {
 	var joined time.Time
 	for {
 		if time.Since(joined) > joinPause && len(n.gossip.Peers()) < max(n.config.BootstrapExpect-1, 1) {
 			joined = time.Now()
-			n.gossip.Join(n.config.Join)
+			n.gossip.Join(n.gossipSeeds())
 		}
 		pause := formPause
 		err := n.formOnce(ctx)
@@ -68,10 +68,10 @@ func (n *Node) kickForm() {
 	}
 }
 
-// settled reports that Raft's configuration, as far as this node has it, has this node at its address.
+// settled reports that, as far as this node has heard, Raft's configuration has it, and all know where it is.
 func (n *Node) settled() bool {
-	return slices.ContainsFunc(n.servers(), func(s raft.Server) bool {
-		return s.ID == raft.ServerID(n.id.ServerID()) && string(s.Address) == n.port.Advertised()
+	return n.book.Contacts().Nodes[n.id.NodeID] == n.contact() && slices.ContainsFunc(n.servers(), func(s raft.Server) bool {
+		return s.ID == raft.ServerID(n.id.ServerID())
 	})
 }
 
@@ -150,8 +150,9 @@ func (n *Node) bootstrap(ctx context.Context) error {
 
 // found makes Raft's first configuration, of this node alone.
 func (n *Node) found(clusterID string) error {
+	own := raft.ServerID(n.id.ServerID())
 	err := n.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{
-		{Suffrage: raft.Voter, ID: raft.ServerID(n.id.ServerID()), Address: raft.ServerAddress(n.port.Advertised())}}}).Error()
+		{Suffrage: raft.Voter, ID: own, Address: raftAddress(own)}}}).Error()
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) { // which says that it was done before a crash
 		return fmt.Errorf("bootstrap raft: %w", err)
 	}
@@ -182,7 +183,7 @@ func (n *Node) introduce(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// knownAddresses are those of the leader, if one is known, of nodes that gossip a cluster, and of the list.
+// knownAddresses are those of the leader, if one is known, of nodes that gossip a cluster, and of the list's members.
 func (n *Node) knownAddresses() []string {
 	var found []string
 	add := func(a string) {
@@ -202,9 +203,9 @@ func (n *Node) knownAddresses() []string {
 	}
 	if l := n.roster.List(); l != nil {
 		for _, m := range l.Members {
-			if a, ok := n.addressOf(m.NodeID); ok {
-				add(a)
-			}
+			a, _ := n.addressOf(m.NodeID)
+			add(a)
+			add(n.book.Contacts().Nodes[m.NodeID].Cluster) // should the gossip be late
 		}
 	}
 	return found
@@ -304,7 +305,7 @@ func (n *Node) ask(ctx context.Context, address string, i *wire.Introduction) (*
 	}
 	defer client.Close()
 	i.NodeId, i.ServerId, i.Address, i.ClusterId = n.id.NodeID, n.id.ServerID(), n.port.Advertised(), n.clusterID()
-	i.HpkePublic, i.AuditPublic = n.config.HPKEPublic, n.config.AuditPublic
+	i.Gossip, i.HpkePublic, i.AuditPublic = n.gossip.Address(), n.config.HPKEPublic, n.config.AuditPublic
 	if l := n.roster.List(); l != nil {
 		i.ListNumber = l.Number
 	}

@@ -37,6 +37,9 @@ func (n *Node) tendMembers(ctx context.Context) error {
 			return err
 		}
 		n.health.keep(list)
+		if err := n.recordContact(ctx, n.id.NodeID, n.contact()); err != nil { // a leader that has moved
+			return err
+		}
 		for _, s := range n.servers() {
 			if err := n.tendServer(list, s); err != nil {
 				return err
@@ -51,9 +54,6 @@ func (n *Node) tendServer(list *List, s raft.Server) error {
 	if list.Find(nodeID) == nil && nodeID != n.id.NodeID {
 		n.logger.Info("node removed", "node", nodeID)
 		return n.raft.RemoveServer(s.ID, 0, changeTimeout).Error()
-	}
-	if own := raft.ServerAddress(n.port.Advertised()); nodeID == n.id.NodeID && s.Address != own {
-		return n.raft.AddVoter(s.ID, own, 0, changeTimeout).Error() // this leader has moved
 	}
 	r, fresh := n.health.of(nodeID)
 	if s.Suffrage == raft.Voter || !fresh || r.behind > caughtUp || r.term != n.raft.CurrentTerm() {
@@ -79,14 +79,12 @@ func (n *Node) storedList() (*List, error) {
 	return roster.Decode(value)
 }
 
-// watchMembers adopts the list as this node applies it.
+// watchMembers adopts the list and the contacts as this node applies them.
 func (n *Node) watchMembers(ctx context.Context) {
-	var seen, index uint64
+	var list, contacts uint64
 	for ctx.Err() == nil {
-		if version := n.adoptStored(seen); version != seen {
-			seen = version
-		}
-		index = n.fsm.Applied()
+		list, contacts = n.adoptStored(list), n.adoptContacts(contacts)
+		index := n.fsm.Applied()
 		if n.fsm.WaitApplied(ctx, index+1) != nil {
 			return
 		}
@@ -225,9 +223,10 @@ func (n *Node) Members() []Member {
 		m := &members[i]
 		for _, s := range servers {
 			if disk.NodeOf(string(s.ID)) == m.NodeID {
-				m.ServerID, m.Address, m.Voter = string(s.ID), string(s.Address), s.Suffrage == raft.Voter
+				m.ServerID, m.Voter = string(s.ID), s.Suffrage == raft.Voter
 			}
 		}
+		m.Address, _ = n.addressOf(m.NodeID)
 		if g, ok := n.gossip.Peer(m.NodeID); ok {
 			m.APIAddress, m.Ready = g.API, g.Ready
 		}

@@ -50,6 +50,7 @@ type Node struct {
 	logs     *disk.Log
 	stable   *raftboltdb.BoltStore
 	roster   *roster.Roster
+	book     *roster.Book
 	port     *port.Port
 	network  *raft.NetworkTransport
 	gossip   *gossip.Gossip
@@ -130,6 +131,9 @@ func (n *Node) openDisk() (err error) {
 	n.origin.Store(&o)
 	if n.roster, err = roster.Open(n.config.DataDir); err != nil {
 		return err
+	}
+	if n.book, err = roster.OpenBook(n.config.DataDir); err != nil {
+		n.logger.Warn("where the members were last is not known", "error", err)
 	}
 	dir := n.id.RaftDir
 	if n.logs, err = disk.OpenLog(dir, n.config.LogStore, n.logger.Named("log"), n.config.Fatal); err != nil {
@@ -346,25 +350,6 @@ func (n *Node) watchLeader(ctx context.Context, observed <-chan raft.Observation
 	}
 }
 
-// addressOf finds a member's address: what it gossips, else what Raft's configuration says, else the list's. That the
-// right node answers there, its certificate shows.
-func (n *Node) addressOf(nodeID string) (string, bool) {
-	if m, ok := n.gossip.Peer(nodeID); ok {
-		return m.Address, true
-	}
-	for _, s := range n.servers() {
-		if disk.NodeOf(string(s.ID)) == nodeID {
-			return string(s.Address), true
-		}
-	}
-	if l := n.roster.List(); l != nil {
-		if m := l.Find(nodeID); m != nil && m.Address != "" {
-			return m.Address, true
-		}
-	}
-	return "", false
-}
-
 // servers is Raft's newest configuration.
 func (n *Node) servers() []raft.Server {
 	if n.raft == nil {
@@ -375,17 +360,4 @@ func (n *Node) servers() []raft.Server {
 		return nil
 	}
 	return f.Configuration().Servers
-}
-
-// ServerAddr makes the addresses that streamLayer dials: node id/host:port.
-func (n *Node) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	nodeID := disk.NodeOf(string(id))
-	if nodeID == n.id.NodeID {
-		return raft.ServerAddress(string(id) + "/" + n.port.Advertised()), nil
-	}
-	address, ok := n.addressOf(nodeID)
-	if !ok {
-		return "", fmt.Errorf("no address of node %s is known", nodeID)
-	}
-	return raft.ServerAddress(string(id) + "/" + address), nil
 }

@@ -84,7 +84,8 @@ func (n *Node) survey() State {
 	voters, healthy := 0, 0
 	for _, server := range n.servers() {
 		id := disk.NodeOf(string(server.ID))
-		x := Server{NodeID: id, ServerID: string(server.ID), Address: string(server.Address), Voter: server.Suffrage == raft.Voter}
+		x := Server{NodeID: id, ServerID: string(server.ID), Voter: server.Suffrage == raft.Voter}
+		x.Address, _ = n.addressOf(id)
 		if id == n.id.NodeID {
 			x.Leader, x.Healthy, x.Ready, x.LastTerm, x.LastIndex, x.Version = true, true, n.ready.Load(), s.Term, n.raft.LastIndex(), n.config.Version
 		} else {

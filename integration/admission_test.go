@@ -209,6 +209,56 @@ func TestNodesMove(t *testing.T) {
 	wantHeadsAgree(t, l)
 }
 
+// TestMovedNodesFindEachOtherWithoutJoin moves every node, one after the other, and then kills all and starts them with
+// no address to join: what they have kept has to do.
+func TestMovedNodesFindEachOtherWithoutJoin(t *testing.T) {
+	l := startLab(t, 3)
+	mustPut(t, l, 1, "a", "kept")
+	for n := 1; n <= 3; n++ {
+		if err := l.Kill(n); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Move(n); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Start(within(t, 30*time.Second), n); err != nil {
+			t.Fatal(err)
+		}
+		for asked := 1; asked <= 3; asked++ {
+			eventually(t, 20*time.Second, func(ctx context.Context) error {
+				m, err := memberNamed(ctx, l, asked, fmt.Sprintf("node%d", n))
+				if err == nil && (m == nil || !m.Voter || !strings.Contains(readConfig(t, l, n), `"`+m.Address+`"`)) {
+					err = fmt.Errorf("node %d lists node %d as %+v, want it at its new address", asked, n, m)
+				}
+				return err
+			})
+		}
+		mustPut(t, l, n, fmt.Sprintf("moved-%d", n), "x") // after which the others have what the leader has
+	}
+	for n := 1; n <= 3; n++ {
+		if err := l.Kill(n); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Configure(n, lab.Set(map[string]string{"join": "[]"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Start(within(t, time.Minute), 1, 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 3; n++ {
+		mustRead(t, l, n, "a", "kept")
+		eventually(t, 20*time.Second, func(ctx context.Context) error { // which the gossip tells
+			m, err := memberNamed(ctx, l, n, fmt.Sprintf("node%d", n%3+1))
+			if err == nil && (m == nil || m.APIAddress != l.Addrs[n%3]) {
+				err = fmt.Errorf("node %d lists the next one as %+v, want it at %s", n, m, l.Addrs[n%3])
+			}
+			return err
+		})
+	}
+	wantHeadsAgree(t, l)
+}
+
 func readConfig(t *testing.T, l *lab.Lab, n int) string {
 	t.Helper()
 	argv := l.StartCmds[n-1].Argv

@@ -327,6 +327,7 @@ type Introduction struct {
 	Proof         []byte                 `protobuf:"bytes,8,opt,name=proof,proto3" json:"proof,omitempty"`  // HMAC with the cluster secret over the channel and both certificates
 	Probe         bool                   `protobuf:"varint,9,opt,name=probe,proto3" json:"probe,omitempty"` // only asks for the cluster id and the time
 	ListNumber    uint64                 `protobuf:"varint,10,opt,name=list_number,json=listNumber,proto3" json:"list_number,omitempty"`
+	Gossip        string                 `protobuf:"bytes,11,opt,name=gossip,proto3" json:"gossip,omitempty"` // its gossip address, empty if its gossip is off
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -429,6 +430,13 @@ func (x *Introduction) GetListNumber() uint64 {
 		return x.ListNumber
 	}
 	return 0
+}
+
+func (x *Introduction) GetGossip() string {
+	if x != nil {
+		return x.Gossip
+	}
+	return ""
 }
 
 type Welcome struct {
@@ -539,7 +547,8 @@ type Beat struct {
 	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	LastIndex     uint64                 `protobuf:"varint,5,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
 	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	Ask           bool                   `protobuf:"varint,7,opt,name=ask,proto3" json:"ask,omitempty"` // a new leader asks for the time; the rest is empty
+	Ask           bool                   `protobuf:"varint,7,opt,name=ask,proto3" json:"ask,omitempty"`   // a new leader asks for the time; the rest is empty
+	Full          bool                   `protobuf:"varint,8,opt,name=full,proto3" json:"full,omitempty"` // its disk is below the reserve
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -619,6 +628,13 @@ func (x *Beat) GetVersion() string {
 func (x *Beat) GetAsk() bool {
 	if x != nil {
 		return x.Ask
+	}
+	return false
+}
+
+func (x *Beat) GetFull() bool {
+	if x != nil {
+		return x.Full
 	}
 	return false
 }
@@ -829,7 +845,7 @@ const file_cluster_proto_rawDesc = "" +
 	"\x05index\x18\x04 \x01(\x04R\x05index\x12\x1a\n" +
 	"\bverdicts\x18\x05 \x01(\fR\bverdicts\x12\x16\n" +
 	"\x06writes\x18\x06 \x03(\rR\x06writes\x12\x1c\n" +
-	"\tsequences\x18\a \x03(\x04R\tsequences\"\xa4\x02\n" +
+	"\tsequences\x18\a \x03(\x04R\tsequences\"\xbc\x02\n" +
 	"\fIntroduction\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12\x18\n" +
@@ -844,7 +860,8 @@ const file_cluster_proto_rawDesc = "" +
 	"\x05probe\x18\t \x01(\bR\x05probe\x12\x1f\n" +
 	"\vlist_number\x18\n" +
 	" \x01(\x04R\n" +
-	"listNumber\"\x80\x02\n" +
+	"listNumber\x12\x16\n" +
+	"\x06gossip\x18\v \x01(\tR\x06gossip\"\x80\x02\n" +
 	"\aWelcome\x12<\n" +
 	"\treception\x18\x01 \x01(\x0e2\x1e.conclave.cluster.v1.ReceptionR\treception\x12\x1d\n" +
 	"\n" +
@@ -854,7 +871,7 @@ const file_cluster_proto_rawDesc = "" +
 	"\x0eleader_address\x18\x05 \x01(\tR\rleaderAddress\x12\x12\n" +
 	"\x04wall\x18\x06 \x01(\x03R\x04wall\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12\x14\n" +
-	"\x05proof\x18\b \x01(\fR\x05proof\"\xa9\x01\n" +
+	"\x05proof\x18\b \x01(\fR\x05proof\"\xbd\x01\n" +
 	"\x04Beat\x12\x12\n" +
 	"\x04wall\x18\x01 \x01(\x03R\x04wall\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x18\n" +
@@ -863,7 +880,8 @@ const file_cluster_proto_rawDesc = "" +
 	"\n" +
 	"last_index\x18\x05 \x01(\x04R\tlastIndex\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12\x10\n" +
-	"\x03ask\x18\a \x01(\bR\x03ask\"F\n" +
+	"\x03ask\x18\a \x01(\bR\x03ask\x12\x12\n" +
+	"\x04full\x18\b \x01(\bR\x04full\"F\n" +
 	"\x04Echo\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\bR\x06leader\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x03R\x04time\x12\x12\n" +
