@@ -301,7 +301,8 @@ func (n *Node) welcome(ctx context.Context, conn *port.Conn, i *wire.Introductio
 		return 0, unavailable("the first list of members isn't made yet", 0)
 	}
 	known := list.Find(i.GetNodeId())
-	if known != nil && bytes.Equal(known.TLSPublic, conn.SPKI[:]) {
+	// A certificate of an authority may outlive its disk; the other key doesn't, and shares are sealed to the listed one.
+	if known != nil && bytes.Equal(known.TLSPublic, conn.SPKI[:]) && bytes.Equal(known.HPKEPublic, i.GetHpkePublic()) {
 		return wire.Reception_ADDED, n.addServer(ctx, i)
 	}
 	var token *string

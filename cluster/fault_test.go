@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -256,6 +258,37 @@ func TestWipedNodeNeedsATokenAndVotesOnlyWhenItHasCaughtUp(t *testing.T) {
 	l.start("d", func(c *Config) { c.AdmitToken = token })
 	if err := l.running()["d"].formOnce(l.running()["d"].ctx); err == nil {
 		t.Error("a used token let another node in")
+	}
+}
+
+// TestWipedNodeNeedsATokenThoughItsCertificateIsKept is about certificates that don't live in the data directory.
+func TestWipedNodeNeedsATokenThoughItsCertificateIsKept(t *testing.T) {
+	l, _ := three(t)
+	leader, n := l.leader(), l.follower()
+	l.stop(n.id)
+	certificate, err := os.ReadFile(l.path(n.id) + "/node.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(l.path(n.id)), os.MkdirAll(l.path(n.id), 0o700),
+		os.WriteFile(l.path(n.id)+"/node.pem", certificate, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	key := []byte("made with the new data directory")
+	token, err := leader.Admit(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = l.start(n.id, func(c *Config) { c.HPKEPublic = key })
+	await(t, "the wiped node to be refused", func() bool {
+		_, err := n.introduceAt(n.ctx, leader.Address())
+		return err != nil && strings.Contains(err.Error(), "refused")
+	})
+	l.stop(n.id)
+	n = l.start(n.id, func(c *Config) { c.HPKEPublic, c.AdmitToken = key, token })
+	await(t, "the admitted node to vote", n.votes)
+	if m := leader.roster.List().Find(n.id); m == nil || !bytes.Equal(m.HPKEPublic, key) {
+		t.Errorf("listed: %+v, want the new key", m)
 	}
 }
 
