@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"conclave/audit"
+	"conclave/internal/durable"
 	"conclave/internal/hot"
 )
 
@@ -86,7 +86,7 @@ func decodePosition(b []byte) (position, error) {
 // openEpoch opens the current generation, makes the first one if there is none, and removes leftovers of others.
 func openEpoch(o *Options) (*epoch, position, error) {
 	for _, dir := range []string{o.Dir, o.path(stateDir), o.path(auditDir)} {
-		if err := makeDir(o.FS, dir); err != nil {
+		if err := durable.MakeDir(o.FS, dir); err != nil {
 			return nil, position{}, err
 		}
 	}
@@ -96,12 +96,12 @@ func openEpoch(o *Options) (*epoch, position, error) {
 	}
 	if number == 0 {
 		number = 1
-		if err := errors.Join(makeDir(o.FS, o.path(stateDir, generation16(number))), writeCurrent(o, number)); err != nil {
+		if err := errors.Join(durable.MakeDir(o.FS, o.path(stateDir, generation16(number))), writeCurrent(o, number)); err != nil {
 			return nil, position{}, err
 		}
 	}
 	for _, dir := range []string{stateDir, auditDir} {
-		if err := removeOthers(o, o.path(dir), generation16(number)); err != nil {
+		if err := durable.RemoveOthers(o.FS, o.path(dir), generation16(number)); err != nil {
 			return nil, position{}, err
 		}
 	}
@@ -224,7 +224,7 @@ func (o *Options) path(elements ...string) string {
 
 // readCurrent returns the number of the current generation, 0 if there is none.
 func readCurrent(o *Options) (uint64, error) {
-	b, err := readFile(o.FS, o.path(currentFile), 64)
+	b, err := durable.ReadFile(o.FS, o.path(currentFile), 64)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -240,63 +240,7 @@ func readCurrent(o *Options) (uint64, error) {
 
 // writeCurrent makes a generation the current one, durably.
 func writeCurrent(o *Options, number uint64) error {
-	return writeFile(o.FS, o.path(currentFile), []byte(generation16(number)+"\n"))
-}
-
-// removeOthers removes everything in dir but one entry.
-func removeOthers(o *Options, dir, keep string) error {
-	names, err := o.FS.List(dir)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if name != keep {
-			err = errors.Join(err, o.FS.RemoveAll(o.FS.PathJoin(dir, name)))
-		}
-	}
-	return err
-}
-
-// readFile reads a small file.
-func readFile(disk vfs.FS, path string, limit int64) ([]byte, error) {
-	file, err := disk.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s is too large", path)
-	}
-	return b, errors.Join(err, file.Close())
-}
-
-// writeFile replaces a small file, so that after a crash it is either the old or the new one.
-func writeFile(fs vfs.FS, path string, data []byte) error {
-	file, err := fs.Create(path+".new", vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return errors.Join(fs.Rename(path+".new", path), syncDir(fs, fs.PathDir(path)))
-}
-
-// makeDir makes a directory, durably.
-func makeDir(fs vfs.FS, dir string) error {
-	if err := fs.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return syncDir(fs, fs.PathDir(dir))
-}
-
-func syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.WriteFile(o.FS, o.path(currentFile), []byte(generation16(number)+"\n"))
 }
 
 // pebbleLogger passes Pebble's messages on.

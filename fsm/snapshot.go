@@ -10,6 +10,7 @@ import (
 
 	"conclave/internal/archive"
 	"conclave/internal/chainlog"
+	"conclave/internal/durable"
 )
 
 // snapshot is the state as of one index, in a directory of its own until a sink takes it over.
@@ -199,8 +200,8 @@ func (f *FSM) layOut(dir string, m *manifest, number uint64) error {
 			return err
 		}
 	}
-	return errors.Join(syncDir(fs, o.path(stateDir, generation)), syncDir(fs, o.path(auditDir, generation)),
-		syncDir(fs, o.path(stateDir)), syncDir(fs, o.path(auditDir)))
+	return errors.Join(durable.SyncDir(fs, o.path(stateDir, generation)), durable.SyncDir(fs, o.path(auditDir, generation)),
+		durable.SyncDir(fs, o.path(stateDir)), durable.SyncDir(fs, o.path(auditDir)))
 }
 
 // swap makes e the state, and tells everybody who waits on the old one.
@@ -216,6 +217,7 @@ func (f *FSM) swap(e *epoch, at position) error {
 	}
 	f.mu.Lock()
 	f.wakeLocked()
+	f.settleCutLocked(f.shown.applied + 1)
 	f.mu.Unlock()
 	if view != nil {
 		view.Release()

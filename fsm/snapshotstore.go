@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"conclave/internal/archive"
+	"conclave/internal/durable"
 )
 
 var _ raft.SnapshotStore = (*SnapshotStore)(nil)
@@ -58,7 +59,7 @@ func (f *FSM) Snapshots() raft.SnapshotStore { return f.store }
 // openSnapshots reads what is there, and removes what was never completed.
 func openSnapshots(o *Options) (*SnapshotStore, error) {
 	s := &SnapshotStore{options: o, next: 1}
-	if err := makeDir(o.FS, o.path(snapshotsDir)); err != nil {
+	if err := durable.MakeDir(o.FS, o.path(snapshotsDir)); err != nil {
 		return nil, err
 	}
 	names, err := o.FS.List(o.path(snapshotsDir))
@@ -105,7 +106,7 @@ func parseSnapshotID(id string) (number uint64, ok bool) {
 }
 
 func loadSnapshot(o *Options, dir string) (*kept, error) {
-	meta, err := readFile(o.FS, o.FS.PathJoin(dir, metaName), maxMeta)
+	meta, err := durable.ReadFile(o.FS, o.FS.PathJoin(dir, metaName), maxMeta)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +116,7 @@ func loadSnapshot(o *Options, dir string) (*kept, error) {
 	if err := d.Decode(k); err != nil {
 		return nil, fmt.Errorf("%s is malformed: %w", metaName, err)
 	}
-	encoded, err := readFile(o.FS, o.FS.PathJoin(dir, manifestFile), archive.MaxHead)
+	encoded, err := durable.ReadFile(o.FS, o.FS.PathJoin(dir, manifestFile), archive.MaxHead)
 	if err != nil {
 		return nil, err
 	}
@@ -303,13 +304,13 @@ func (s *snapshotSink) keep() error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(writeFile(o.FS, o.FS.PathJoin(s.dir, manifestFile), encoded), writeFile(o.FS, o.FS.PathJoin(s.dir, metaName), meta))
+	err = errors.Join(durable.WriteFile(o.FS, o.FS.PathJoin(s.dir, manifestFile), encoded), durable.WriteFile(o.FS, o.FS.PathJoin(s.dir, metaName), meta))
 	if err != nil {
 		return err
 	}
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
-	if err := errors.Join(o.FS.Rename(s.dir, k.dir), syncDir(o.FS, o.path(snapshotsDir))); err != nil {
+	if err := errors.Join(o.FS.Rename(s.dir, k.dir), durable.SyncDir(o.FS, o.path(snapshotsDir))); err != nil {
 		return err
 	}
 	s.store.kept = append(s.store.kept, k)
