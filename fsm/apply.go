@@ -58,6 +58,7 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 			f.stats.skipped.Add(1)
 			continue
 		}
+		f.cutBefore(a, l.Index)
 		if a.batch == nil {
 			a.batch = a.epoch.db.NewBatch()
 			a.epoch.hot.Begin()

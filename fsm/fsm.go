@@ -61,6 +61,7 @@ type FSM struct {
 	applier  applier
 
 	applied atomic.Uint64 // shown.applied, for Applied
+	cutAt   atomic.Uint64 // cut.index, 0 if there is none, for Apply
 
 	mu       sync.Mutex
 	epoch    *epoch
@@ -69,6 +70,7 @@ type FSM struct {
 	waiters  map[ProposalID]*Waiter        // proposal → who waits for its outcome
 	expected map[ProposalID][]*Transaction // batch → its transactions in full
 	indexes  []indexWaiter
+	cut      *Cut // that somebody waits for
 	closed   bool
 }
 
@@ -205,6 +207,7 @@ func (f *FSM) Close() error {
 	f.closed = true
 	e, view := f.epoch, f.view
 	f.view = nil
+	f.endCutLocked(nil)
 	f.mu.Unlock()
 	if view != nil {
 		view.Release()

@@ -11,8 +11,7 @@ import (
 type View struct {
 	epoch    *epoch
 	snapshot *pebble.Snapshot
-	index    uint64
-	time     int64
+	at       position
 	refs     atomic.Int64
 	closed   func() // counts
 }
@@ -22,9 +21,13 @@ type View struct {
 func (f *FSM) View() *View {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.viewLocked()
+}
+
+func (f *FSM) viewLocked() *View {
 	if f.view == nil {
 		f.epoch.refs.Add(1)
-		f.view = &View{epoch: f.epoch, snapshot: f.epoch.db.NewSnapshot(), index: f.shown.applied, time: f.shown.time}
+		f.view = &View{epoch: f.epoch, snapshot: f.epoch.db.NewSnapshot(), at: f.shown}
 		f.view.refs.Store(1) // the FSM's own
 		f.stats.views.Add(1)
 		f.stats.openViews.Add(1)
@@ -35,10 +38,10 @@ func (f *FSM) View() *View {
 }
 
 // Index is the applied index that the view shows.
-func (v *View) Index() uint64 { return v.index }
+func (v *View) Index() uint64 { return v.at.applied }
 
 // Time is the stamp of the last entry up to Index, in Unix nanoseconds.
-func (v *View) Time() int64 { return v.time }
+func (v *View) Time() int64 { return v.at.time }
 
 // Epoch is a number that changes when a Restore replaced the state.
 func (v *View) Epoch() uint64 { return v.epoch.number }
@@ -54,12 +57,12 @@ func (v *View) Get(key Key) (version uint64, value []byte, err error) {
 	if len(key) == 0 {
 		return 0, nil, errMalformed
 	}
-	version, value, known := v.epoch.hot.Get(string(key), v.index)
+	version, value, known := v.epoch.hot.Get(string(key), v.at.applied)
 	if known {
 		return version, value, nil
 	}
 	if version, value, err = v.stored(key); err == nil {
-		v.epoch.hot.Offer(string(key), version, value, v.index)
+		v.epoch.hot.Offer(string(key), version, value, v.at.applied)
 	}
 	return version, value, err
 }

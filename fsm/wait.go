@@ -109,6 +109,7 @@ func (f *FSM) publish(a *applier) {
 		f.deliverLocked(a.settled, opened)
 	}
 	f.wakeLocked()
+	f.settleCutLocked(a.next.applied + 1)
 	f.mu.Unlock()
 	a.must(a.batch.Close(), "commit state")
 	if old != nil {
