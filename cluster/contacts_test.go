@@ -74,7 +74,7 @@ func TestAllNodesMoveAndFindEachOtherAgain(t *testing.T) {
 	l.awaitVoters(3)
 	for _, n := range l.running() {
 		await(t, "the others in the gossip of "+n.id, func() bool { return len(n.gossip.Peers()) == 2 })
-		mustCommit(t, n, func() *fsm.Transaction { return reading(n, 6) })
+		mustCommit(t, n, func() *fsm.Transaction { return reading(n, 5) }) // which conflicts until it is replayed here
 		if _, value, err := get(n, 5); err != nil || string(value) != "kept" {
 			t.Errorf("%s has %q, %v; want what was kept", n.id, value, err)
 		}
