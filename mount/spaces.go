@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"slices"
+	"strings"
 
 	"conclave"
 )
@@ -22,7 +23,7 @@ func Add(tx conclave.System, path, kind string, options map[string]string, descr
 	if other := table.conflict(path, nil); other != nil {
 		return conclave.Errorf(conclave.Invalid, "path is already in use at %s", other.Path)
 	}
-	e := &Entry{UUID: ids.uuid, Path: path, Kind: kind, Accessor: ids.accessor(kind, false), Options: options,
+	e := &Entry{UUID: ids.uuid, Path: path, Kind: kind, Accessor: ids.accessor(kind, strings.HasPrefix(path, authPrefix)), Options: options,
 		Description: description, Created: tx.Now().UnixNano()}
 	if e.Space, err = tx.CreateSpace(); err != nil {
 		return err

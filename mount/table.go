@@ -183,6 +183,24 @@ func (t *Table) Find(path string) (entry *Entry, rest string, ok bool) {
 	return nil, "", false
 }
 
+// ByUUID returns the mount that a UUID names, wherever it is now; nil if it is gone.
+func (t *Table) ByUUID(uuid string) *Entry {
+	at := slices.IndexFunc(t.entries, func(e *Entry) bool { return e.UUID == uuid })
+	if at < 0 {
+		return nil
+	}
+	return t.entries[at]
+}
+
+// ByAccessor returns the mount that an accessor names; nil if there is none.
+func (t *Table) ByAccessor(accessor string) *Entry {
+	at := slices.IndexFunc(t.entries, func(e *Entry) bool { return e.Accessor == accessor })
+	if at < 0 {
+		return nil
+	}
+	return t.entries[at]
+}
+
 // at returns the mount with exactly this path, nil if there is none.
 func (t *Table) at(path string) *Entry { return t.byPath[strings.TrimSuffix(path, "/")] }
 

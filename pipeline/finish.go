@@ -41,7 +41,7 @@ func (r *run) finish(ctx context.Context, done *conclave.Response) (*conclave.Re
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
 	index, err := r.recordFinish(ctx, resp, failure)
-	if err == nil {
+	if r.recorded = err == nil; r.recorded {
 		if resp != nil {
 			resp.Index = index
 		}

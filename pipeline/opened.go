@@ -9,6 +9,7 @@ import (
 
 // openedMount is a mount with its engine's routes ready.
 type openedMount struct {
+	engine    conclave.Engine // nil for what the vault itself serves
 	router    *conclave.Router
 	perCaller bool
 }
@@ -32,7 +33,7 @@ func (r *routing) open(entry *mount.Entry) (*openedMount, error) {
 	if opened != nil {
 		return opened, nil
 	}
-	plugin, ok := r.plugins[entry.Kind]
+	plugin, ok := r.plugins[pluginKey{entry.Kind, entry.Auth()}]
 	if !ok {
 		return nil, conclave.Errorf(conclave.Internal, "this node has no plug-in of kind %q: start a build that has it", entry.Kind)
 	}
@@ -41,7 +42,7 @@ func (r *routing) open(entry *mount.Entry) (*openedMount, error) {
 		return nil, err
 	}
 	_, perCaller := engine.(conclave.PerCaller)
-	opened = &openedMount{router: conclave.NewRouter(engine.Routes()), perCaller: perCaller}
+	opened = &openedMount{engine: engine, router: conclave.NewRouter(engine.Routes()), perCaller: perCaller}
 	r.opened.mu.Lock()
 	defer r.opened.mu.Unlock()
 	if len(r.opened.mounts) >= maxOpenMounts || r.opened.mounts == nil {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"io"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"conclave"
 	"conclave/policy"
 	"conclave/store"
+	"conclave/token"
 )
 
 // Limits of one request.
@@ -33,11 +35,17 @@ type Config struct {
 	Policies *policy.Cache
 	// Plugins are the kinds of engines and auth methods that can be mounted.
 	Plugins []conclave.Plugin
-	// System are the routes of sys/, Token those of auth/token/.
-	System, Token []conclave.Route
+	// System are the routes of sys/.
+	System []conclave.Route
+	// Token makes the routes of auth/token/, given the auth methods that have a say in renewals.
+	Token func(token.Logins) []conclave.Route
 	// DefaultTTL and MaxTTL are the server's lifetimes for what a mount doesn't say otherwise.
 	DefaultTTL, MaxTTL time.Duration
-	Logger             hclog.Logger
+	// Gaps counts the answers that leave without a record. Default: a count of its own.
+	Gaps *Gaps
+	// Random must be a cryptographic source: tokens are made of it.
+	Random io.Reader
+	Logger hclog.Logger
 }
 
 // Pipeline executes requests. It is safe for concurrent use.
@@ -47,6 +55,9 @@ type Pipeline struct {
 	routing  *routing
 	policies *policy.Cache
 	gate     *Gate
+	random   io.Reader
+	gaps     *Gaps
+	flood    *flood
 	turns    turns
 	log      hclog.Logger
 	counters Counters
@@ -59,12 +70,18 @@ type Counters struct {
 
 // New makes a pipeline.
 func New(config Config) *Pipeline {
+	if config.Gaps == nil {
+		config.Gaps = NewGaps(time.Now)
+	}
 	return &Pipeline{
 		store:    config.Store,
 		recorder: config.Recorder,
 		routing:  newRouting(config),
 		policies: config.Policies,
 		gate:     config.Gate,
+		random:   config.Random,
+		gaps:     config.Gaps,
+		flood:    newFlood(config.Gaps.now),
 		log:      config.Logger,
 	}
 }
@@ -72,30 +89,46 @@ func New(config Config) *Pipeline {
 // Counters returns the live counters.
 func (p *Pipeline) Counters() *Counters { return &p.counters }
 
-// Handle executes one request. The error, if any, is what the client is to be told.
+// Handle executes one request. The error, if any, is what the client is to be told. What is answered without a record is
+// counted.
 func (p *Pipeline) Handle(ctx context.Context, req *conclave.Request) (*conclave.Response, error) {
 	p.counters.Requests.Add(1)
-	if err := p.gate.enter(); err != nil {
+	if err := p.flood.refuse(req); err != nil {
+		p.gaps.Note(Flooded)
+		return nil, err
+	}
+	run := &run{pipeline: p, request: req}
+	resp, err := run.handle(ctx)
+	if err != nil && !run.recorded {
+		p.gaps.Note(classOf(err))
+	}
+	if run.recorded {
+		p.flood.judge(req, run.call, err)
+	}
+	return resp, err
+}
+
+func (r *run) handle(ctx context.Context) (*conclave.Response, error) {
+	if err := r.pipeline.gate.enter(); err != nil {
 		return nil, err
 	}
 	entered := true
 	leave := func() {
 		if entered {
 			entered = false
-			p.gate.leave()
+			r.pipeline.gate.leave()
 		}
 	}
 	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 
-	run := &run{pipeline: p, request: req}
-	resp, err := run.untilJudged(ctx)
-	if err != nil || req.Help || run.call == nil || run.call.route.Finish == nil {
+	resp, err := r.untilJudged(ctx)
+	if err != nil || r.request.Help || r.call == nil || r.call.route.Finish == nil {
 		return resp, err
 	}
 	leave() // what finishes a request may wait for all others: sealing does
-	return run.finish(ctx, resp)
+	return r.finish(ctx, resp)
 }
 
 // untilJudged runs attempts until one is judged valid.

@@ -66,11 +66,11 @@ func (r *Recorder) Record(tx *store.Tx, run *run, resp *conclave.Response, failu
 		buffer = new([]byte)
 	}
 	*buffer = audit.Encode((*buffer)[:0], entry, keys.hasher)
-	digest, box, err := keys.sealer.Seal(*buffer)
+	record, err := keys.seal(*buffer)
 	if cap(*buffer) <= maxPooledRecord {
 		r.buffers.Put(buffer)
 	}
-	return fsm.AuditRecord{Digest: digest, Box: box}, err
+	return record, err
 }
 
 func (r *Recorder) entry(tx *store.Tx, run *run, resp *conclave.Response, failure error) (*audit.Entry, error) {

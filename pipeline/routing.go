@@ -19,11 +19,17 @@ const maxOpenMounts = 8_192
 
 // routing finds the route of a path: the vault's own, then those of the mounts as the transaction sees them.
 type routing struct {
-	plugins  map[string]conclave.Plugin // kind → plug-in
+	plugins  map[pluginKey]conclave.Plugin
 	system   *conclave.Router
 	token    *conclave.Router
 	defaults mount.Defaults
 	opened   openedMounts
+}
+
+// pluginKey names a plug-in: a secrets engine and an auth method may have the same kind.
+type pluginKey struct {
+	kind string
+	auth bool
 }
 
 // target is where a request leads.
@@ -39,11 +45,14 @@ type target struct {
 }
 
 func newRouting(config Config) *routing {
-	r := &routing{plugins: map[string]conclave.Plugin{}, defaults: mount.Defaults{DefaultTTL: config.DefaultTTL, MaxTTL: config.MaxTTL},
-		token: conclave.NewRouter(config.Token)}
+	r := &routing{plugins: map[pluginKey]conclave.Plugin{}, defaults: mount.Defaults{DefaultTTL: config.DefaultTTL, MaxTTL: config.MaxTTL}}
+	r.token = conclave.NewRouter(nil)
+	if config.Token != nil {
+		r.token = conclave.NewRouter(config.Token(&logins{r}))
+	}
 	r.system = conclave.NewRouter(append(slices.Clone(config.System), r.specRoute()))
 	for _, plugin := range config.Plugins {
-		r.plugins[plugin.Kind] = plugin
+		r.plugins[pluginKey{plugin.Kind, plugin.Auth}] = plugin
 	}
 	return r
 }

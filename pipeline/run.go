@@ -21,10 +21,12 @@ type run struct {
 	attempt   int
 	fresh     bool // this attempt's state is one that the cluster reached after the request began
 	exhausted bool // no attempt is left: what is recorded now is that the request gave up
-	gathered  any // what Prepare works from, or worked from
+	recorded  bool // the log has what is answered
+	gathered  any  // what Prepare works from, or worked from
 	prepared  any
-	failed    error // why Prepare failed: the outcome for those who may do what they ask for
-	isReady   bool  // Prepare has run, or there is none
+	failed    error         // why Prepare failed: the outcome for those who may do what they ask for
+	isReady   bool          // Prepare has run, or there is none
+	minted    *token.Minted // the randomness of the token that is made, if one is
 	call      *call
 }
 
@@ -107,6 +109,9 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 		ctx = conclave.WithPrepared(ctx, r.prepared)
 	}
 	resp, err = r.call.route.Handle(ctx, r.call.view, r.call.input)
+	if err == nil && resp != nil && resp.Login != nil {
+		resp, err = r.login(tx, resp)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +194,7 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 	} else {
 		committed, err = tx.Commit(ctx, record)
 	}
+	r.recorded = err == nil
 	switch {
 	case err == nil && failure != nil:
 		return nil, failure
@@ -222,6 +228,7 @@ func (r *run) commitRefusal(ctx context.Context, tx *store.Tx, refusal error) er
 	if _, err := tx.CommitRecord(ctx, record); err != nil {
 		return err
 	}
+	r.recorded = true
 	return refusal
 }
 

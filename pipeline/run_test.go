@@ -8,6 +8,7 @@ import (
 	"errors"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,8 @@ type duo struct {
 	mu     sync.Mutex // guards all below
 	log    []*raft.Log
 	lagged bool // the follower gets nothing until a conflict
+
+	fail atomic.Bool // there is no quorum
 }
 
 func newDuo(t testing.TB) *duo {
@@ -68,6 +71,9 @@ func (d *duo) lag(lagged bool) {
 
 // Commit has the leader judge; a conflict lets the follower catch up.
 func (d *duo) Commit(_ context.Context, tx *fsm.Transaction) (fsm.Outcome, error) {
+	if d.fail.Load() {
+		return fsm.Outcome{}, conclave.Errorf(conclave.Unavailable, "there is no quorum")
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	binary.BigEndian.PutUint64(tx.ID[8:], uint64(len(d.log)+1))

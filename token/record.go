@@ -48,9 +48,12 @@ type Record struct {
 	TTL         time.Duration     `json:"ttl,omitempty"`     // at creation
 	ExplicitMax time.Duration     `json:"explicit_max_ttl,omitempty"`
 	Period      time.Duration     `json:"period,omitempty"`
+	MaxTTL      time.Duration     `json:"max_ttl,omitempty"`  // of the login's role; 0 is the mount's
 	NumUses     int               `json:"num_uses,omitempty"` // at creation; 0 is unlimited
 	Renewable   bool              `json:"renewable,omitempty"`
 	BoundCIDRs  []netip.Prefix    `json:"bound_cidrs,omitempty"` // addresses that may use it; empty is all
+	// Origin is the login that the token comes from; nil for tokens that tokens made.
+	Origin *origin `json:"origin,omitempty"`
 	// Bridge marks a token that was revoked without its children: it is no token any more, and its children are orphans.
 	Bridge bool `json:"bridge,omitempty"`
 

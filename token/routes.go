@@ -11,12 +11,13 @@ import (
 
 type routes struct {
 	access Access
+	logins Logins
 	random io.Reader
 }
 
 // Routes are those below auth/token/. The random source must be a cryptographic one.
-func Routes(access Access, random io.Reader) []conclave.Route {
-	s := &routes{access, random}
+func Routes(access Access, logins Logins, random io.Reader) []conclave.Route {
+	s := &routes{access, logins, random}
 	const (
 		lookupSelf = "Look up the caller's own token."
 		renewDoc   = "Renew a token: it lives on for the increment, within its maximum."
@@ -238,48 +239,52 @@ func (s *routes) renew(ctx context.Context, tx conclave.Tx, in *renewInput) (*co
 	if r == nil {
 		return nil, conclave.Errorf(conclave.Denied, "bad token")
 	}
-	return prolong(tx, r, in.Increment, in.Token)
+	return s.prolong(ctx, tx, r, in.Increment, in.Token)
 }
 
-func (s *routes) renewSelf(_ context.Context, tx conclave.Tx, in *renewInput) (*conclave.Response, error) {
+func (s *routes) renewSelf(ctx context.Context, tx conclave.Tx, in *renewInput) (*conclave.Response, error) {
 	r, err := s.self(tx)
 	if err != nil {
 		return nil, err
 	}
-	return prolong(tx, r, in.Increment, secretOf(tx))
+	return s.prolong(ctx, tx, r, in.Increment, secretOf(tx))
 }
 
-func (s *routes) renewAccessor(_ context.Context, tx conclave.Tx, in *renewAccessorInput) (*conclave.Response, error) {
+func (s *routes) renewAccessor(ctx context.Context, tx conclave.Tx, in *renewAccessorInput) (*conclave.Response, error) {
 	r, err := byAccessor(tx, in.Accessor)
 	if err != nil {
 		return nil, err
 	}
-	return prolong(tx, r, in.Increment, conclave.Secret{})
+	return s.prolong(ctx, tx, r, in.Increment, conclave.Secret{})
 }
 
-func prolong(tx conclave.Tx, r *Record, increment time.Duration, secret conclave.Secret) (*conclave.Response, error) {
+func (s *routes) prolong(ctx context.Context, tx conclave.Tx, r *Record, increment time.Duration, secret conclave.Secret) (*conclave.Response, error) {
 	if !r.Renewable || r.Expires == 0 {
 		return nil, conclave.Errorf(conclave.Invalid, "lease is not renewable")
 	}
 	if increment < 0 {
 		return nil, conclave.Errorf(conclave.Invalid, "increment must be positive")
 	}
-	now := tx.Now()
-	t := termsOf(tx.Mount())
-	t.wanted, t.period, t.explicitMax, t.created = increment, r.Period, r.ExplicitMax, time.Unix(0, r.Created)
-	if increment == 0 {
-		t.wanted = r.TTL
+	again, err := s.reconsider(ctx, tx, r)
+	if err != nil {
+		return nil, err
 	}
+	now, renewed := tx.Now(), again.record
+	t := termsOf(again.mount)
+	t.wanted = increment
+	if increment == 0 {
+		t.wanted = again.wanted
+	}
+	t.restrict(renewed)
 	ttl, warnings := t.ttl(now)
 	if ttl <= 0 {
 		return nil, conclave.Errorf(conclave.Invalid, "past the max TTL, cannot renew")
 	}
-	renewed := *r
 	renewed.Renewed, renewed.Expires = now.UnixNano(), now.Add(ttl).UnixNano()
 	if err := schedule(tx, r.Name, r.Expires, renewed.Expires); err != nil {
 		return nil, err
 	}
-	if err := store(tx, &renewed); err != nil {
+	if err := store(tx, renewed); err != nil {
 		return nil, err
 	}
 	auth := renewed.auth(ttl)

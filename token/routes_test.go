@@ -46,7 +46,7 @@ func (b *bench) as(secret conclave.Secret, op conclave.Operation, path string, f
 		return nil, err
 	}
 	b.SetCaller(caller)
-	route, params, err := conclave.NewRouter(Routes(b.sudo, rand.Reader)).Find(op, path)
+	route, params, err := conclave.NewRouter(Routes(b.sudo, noLogins{}, rand.Reader)).Find(op, path)
 	if err != nil {
 		return nil, err
 	}
@@ -453,7 +453,7 @@ func TestAccessorsAreListed(t *testing.T) {
 }
 
 func TestWhichRoutesNeedSudo(t *testing.T) {
-	for _, route := range Routes(sudoOn{}, rand.Reader) {
+	for _, route := range Routes(sudoOn{}, noLogins{}, rand.Reader) {
 		want := route.Pattern == "accessors" || route.Pattern == "revoke-orphan"
 		if route.Sudo != want || route.Public {
 			t.Errorf("%s: sudo %v, public %v", route.Pattern, route.Sudo, route.Public)
@@ -462,7 +462,7 @@ func TestWhichRoutesNeedSudo(t *testing.T) {
 }
 
 func TestNoRandomnessNoToken(t *testing.T) {
-	for _, route := range Routes(sudoOn{}, strings.NewReader("")) {
+	for _, route := range Routes(sudoOn{}, noLogins{}, strings.NewReader("")) {
 		if route.Prepare == nil {
 			continue
 		}
@@ -470,4 +470,11 @@ func TestNoRandomnessNoToken(t *testing.T) {
 			t.Errorf("%s was prepared", route.Pattern)
 		}
 	}
+}
+
+// noLogins is a vault whose tokens come from no auth method.
+type noLogins struct{}
+
+func (noLogins) RenewLogin(context.Context, conclave.Tx, string, *conclave.Login) (*conclave.TokenTerms, *conclave.Mount, error) {
+	return nil, nil, conclave.Errorf(conclave.Invalid, "there are no auth methods")
 }

@@ -19,11 +19,8 @@ type mountable struct{}
 
 // Plugin returns the secrets engine, or the auth method, of a kind.
 func (mountable) Plugin(kind string, auth bool) (conclave.Plugin, bool) {
-	if auth {
-		return conclave.Plugin{}, false // this release has tokens only
-	}
 	for _, plugin := range plugins() {
-		if plugin.Kind == kind {
+		if plugin.Kind == kind && plugin.Auth == auth {
 			return plugin, true
 		}
 	}

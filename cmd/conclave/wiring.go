@@ -101,7 +101,8 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	questions := access.New(policies)
 	d.pipeline = pipeline.New(pipeline.Config{
 		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
-		System: d.systemRoutes(questions), Token: token.Routes(questions, rand.Reader),
+		System: d.systemRoutes(questions), Random: rand.Reader,
+		Token:      func(logins token.Logins) []conclave.Route { return token.Routes(questions, logins, rand.Reader) },
 		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Logger: log.Named("request"),
 	})
 	d.server, err = server.New(server.Config{
@@ -122,7 +123,7 @@ func (d *daemon) systemRoutes(questions *access.Service) []conclave.Route {
 	routes = append(routes, audit.Routes(d.folders, d.auditHash)...)
 	routes = append(routes, d.cluster.Routes()...)
 	routes = append(routes, d.auditLogRoutes()...)
-	return append(routes, metricsRoute())
+	return append(routes, metricsRoute(), hostInfoRoute())
 }
 
 // foundVault fills the system space of a new vault.

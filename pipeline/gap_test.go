@@ -1,0 +1,173 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"conclave"
+)
+
+func quiet() conclave.Route {
+	return conclave.WriteRoute(conclave.Update, "probe", "Does nothing.",
+		func(context.Context, conclave.Tx, *conclave.None) (*conclave.None, error) { return nil, nil })
+}
+
+// What is refused while nothing can commit is counted, and recorded once it can.
+func TestUnrecordedAnswersBecomeAGapRecord(t *testing.T) {
+	b := newBench(t, quiet())
+	start := time.Unix(1_800_000_000, 0).UTC()
+	gaps := b.pipeline.gaps
+	gaps.now = func() time.Time { return start }
+	if err := b.pipeline.gate.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := b.probe(t); !conclave.Is(err, conclave.Sealed) {
+			t.Fatalf("a closed gate answers %v", err)
+		}
+	}
+	gaps.now = func() time.Time { return start.Add(time.Minute) }
+	gaps.Note(Malformed)
+	b.pipeline.gate.Resume()
+	if list := b.records(b.store); len(list) != 0 {
+		t.Fatalf("records = %+v, want none yet", list)
+	}
+
+	b.fail.Store(true)
+	if err := gaps.Record(t.Context(), b.store, b.pipeline.recorder); err == nil {
+		t.Fatal("a gap record without a quorum")
+	}
+	b.fail.Store(false)
+	if err := gaps.Record(t.Context(), b.store, b.pipeline.recorder); err != nil {
+		t.Fatal(err)
+	}
+	if err := gaps.Record(t.Context(), b.store, b.pipeline.recorder); err != nil {
+		t.Fatal(err)
+	}
+	list := b.records(b.store)
+	if len(list) != 1 || list[0].Request.Path != gapPath {
+		t.Fatalf("records = %+v, want one of the gap", list)
+	}
+	want := "map[counts:map[malformed:1 sealed:3] from:2027-01-15T08:00:00Z to:2027-01-15T08:01:00Z]"
+	if got := fmt.Sprint(list[0].Request.Data["unrecorded"]); got != want {
+		t.Errorf("the gap record says %s, want %s", got, want)
+	}
+	if gaps.Recorded() != 1 || gaps.Total(Sealed) != 3 || len(gaps.Open().Counts) != 0 {
+		t.Errorf("%d gap records, %d sealed, open %+v", gaps.Recorded(), gaps.Total(Sealed), gaps.Open())
+	}
+}
+
+func TestRecordedAnswersAreNoGap(t *testing.T) {
+	b := newBench(t, quiet())
+	for _, token := range []conclave.Secret{b.root, conclave.NewSecret("wrong"), {}} {
+		_, _ = b.pipeline.Handle(t.Context(), &conclave.Request{ID: "r", Operation: conclave.Update, Path: "sys/probe", Token: token})
+	}
+	if open := b.pipeline.gaps.Open(); len(open.Counts) != 0 || len(b.records(b.store)) != 3 {
+		t.Errorf("%+v is unrecorded, and there are %d records", open, len(b.records(b.store)))
+	}
+}
+
+func TestCommitThatFailsIsCounted(t *testing.T) {
+	b := newBench(t, quiet())
+	b.fail.Store(true)
+	if _, err := b.probe(t); !conclave.Is(err, conclave.Unavailable) {
+		t.Fatalf("without a quorum: %v", err)
+	}
+	if n := b.pipeline.gaps.Total(Unavailable); n != 1 {
+		t.Errorf("%d answers are counted as unavailable, want 1", n)
+	}
+}
+
+func TestGapOfAnEarlierProcessIsAdded(t *testing.T) {
+	at := time.Unix(1_800_000_000, 0)
+	g := NewGaps(func() time.Time { return at })
+	g.Note(Sealed)
+	g.Add(Gap{From: at.Add(-time.Hour), To: at.Add(-time.Minute), Counts: map[string]uint64{"sealed": 4, "made up": 9}})
+	open := g.Open()
+	if !open.From.Equal(at.Add(-time.Hour)) || !open.To.Equal(at) || len(open.Counts) != 1 || open.Counts["sealed"] != 5 {
+		t.Errorf("open = %+v", open)
+	}
+}
+
+// Who fails to log in too often is refused before another token of his is looked at; who is known is not.
+func TestFloodIsRefusedUnread(t *testing.T) {
+	b := newBench(t, quiet())
+	now := time.Unix(1_800_000_000, 0)
+	b.pipeline.flood.now = func() time.Time { return now }
+	from := func(address string, token conclave.Secret) error {
+		_, err := b.pipeline.Handle(t.Context(), &conclave.Request{ID: "r", Operation: conclave.Update, Path: "sys/probe",
+			Token: token, Remote: netip.AddrPortFrom(netip.MustParseAddr(address), 4711)})
+		return err
+	}
+	wrong := conclave.NewSecret("wrong")
+	if err := from("2001:db8::1", b.root); err != nil {
+		t.Fatal(err)
+	}
+	for i := range addressBurst {
+		if err := from(fmt.Sprintf("2001:db8::%x", i), wrong); !conclave.Is(err, conclave.Denied) {
+			t.Fatalf("failure %d: %v", i, err)
+		}
+	}
+	records := len(b.records(b.store))
+	for _, token := range []conclave.Secret{wrong, {}, conclave.NewSecret("right, for all one knows")} {
+		if err := from("2001:db8::1", token); !conclave.Is(err, conclave.Limited) {
+			t.Errorf("after %d failures: %v, want a refusal", addressBurst, err)
+		}
+	}
+	if len(b.records(b.store)) != records || b.pipeline.gaps.Total(Flooded) != 3 {
+		t.Errorf("%d records more, %d refusals are counted", len(b.records(b.store))-records, b.pipeline.gaps.Total(Flooded))
+	}
+	if err := from("2001:db8::1", b.root); err != nil {
+		t.Errorf("a token that was good is refused: %v", err)
+	}
+	if err := from("2001:db8:1::1", wrong); !conclave.Is(err, conclave.Denied) {
+		t.Errorf("another network: %v", err)
+	}
+	now = now.Add(time.Second)
+	if err := from("2001:db8::1", wrong); !conclave.Is(err, conclave.Denied) {
+		t.Errorf("a second later: %v", err)
+	}
+}
+
+func TestTokenThatIsNoLongerGoodIsForgotten(t *testing.T) {
+	f := newFlood(func() time.Time { return time.Unix(0, 0) })
+	req := &conclave.Request{Token: conclave.NewSecret("t")}
+	f.judge(req, &call{caller: &conclave.Caller{}}, nil)
+	for range addressBurst {
+		f.judge(req, &call{}, errDenied)
+	}
+	if f.refuse(req) == nil {
+		t.Error("a revoked token passes")
+	}
+}
+
+func TestFloodFromEverywhereIsBounded(t *testing.T) {
+	now := time.Unix(0, 0)
+	f := newFlood(func() time.Time { return now })
+	for i := range 3 * maxFlooders {
+		f.fail(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), conclave.Secret{})
+		f.judge(&conclave.Request{Token: conclave.NewSecret(fmt.Sprint(i))}, &call{caller: &conclave.Caller{}}, nil)
+	}
+	if len(f.failing) > maxFlooders || len(f.proved)+len(f.previous) > 2*maxProved {
+		t.Errorf("%d addresses and %d tokens are kept", len(f.failing), len(f.proved)+len(f.previous))
+	}
+	if f.refuse(&conclave.Request{Remote: netip.MustParseAddrPort("192.0.2.1:1")}) == nil {
+		t.Error("failures of all together have no limit")
+	}
+}
+
+func BenchmarkFlood(b *testing.B) {
+	f := newFlood(time.Now)
+	req, c := &conclave.Request{Token: conclave.NewSecret("hvs.0123456789abcdef0123456789abcdef"), Remote: netip.MustParseAddrPort("192.0.2.1:1")},
+		&call{caller: &conclave.Caller{}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if f.refuse(req) != nil {
+			b.Fatal("refused")
+		}
+		f.judge(req, c, nil)
+	}
+}

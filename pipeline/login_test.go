@@ -1,0 +1,130 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"conclave"
+	"conclave/fsm"
+	"conclave/mount"
+	"conclave/policy"
+	"conclave/store"
+	"conclave/token"
+)
+
+// knocker is an auth method that lets in who knocks, until the door is shut.
+type knocker struct{}
+
+type knockInput struct {
+	Name string `path:"name" doc:"Who knocks."`
+}
+
+func (knocker) Kind() string { return "knock" }
+
+func (knocker) Routes() []conclave.Route {
+	return []conclave.Route{conclave.WriteRoute(conclave.Update, "login/{name}", "Knock.",
+		func(_ context.Context, tx conclave.Tx, in *knockInput) (*conclave.Response, error) {
+			if in.Name == "stranger" {
+				return nil, conclave.Errorf(conclave.Invalid, "nobody knows you")
+			}
+			return &conclave.Response{Login: &conclave.Login{Alias: conclave.Alias{Name: in.Name}, DisplayName: in.Name, Renewable: true,
+				Terms: conclave.TokenTerms{Policies: []string{"dev"}, TTL: 60, MaxTTL: 100}}}, nil
+		}).With(conclave.Public),
+		conclave.WriteRoute(conclave.Update, "shut", "Shut the door.", func(_ context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.None, error) {
+			return nil, tx.Put("shut", []byte("yes"))
+		})}
+}
+
+func (knocker) RenewLogin(_ context.Context, view conclave.View, login *conclave.Login) (*conclave.TokenTerms, error) {
+	if shut, err := view.Get("shut"); err != nil || shut != nil {
+		return nil, conclave.Errorf(conclave.Denied, "the door is shut")
+	}
+	terms := login.Terms
+	terms.TTL = 80
+	return &terms, nil
+}
+
+type noSudo struct{}
+
+func (noSudo) Sudo(conclave.View, string) (bool, error) { return false, nil }
+
+// house is a pipeline with the auth method mounted at auth/door/.
+type house struct {
+	*Pipeline
+	root conclave.Secret
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	d := newDuo(t)
+	s := store.New(d.follower, d, time.Now)
+	plugin := conclave.Plugin{Kind: "knock", Auth: true, Open: func(map[string]string) (conclave.Engine, error) { return knocker{}, nil }}
+	p := New(Config{Store: s, Recorder: NewRecorder("n1"), Gate: &Gate{}, Policies: policy.NewCache(), Plugins: []conclave.Plugin{plugin},
+		Token:  func(l token.Logins) []conclave.Route { return token.Routes(noSudo{}, l, rand.Reader) },
+		Random: rand.Reader, Logger: hclog.NewNullLogger()})
+	root := d.found(s)
+	tx, err := s.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	if err := mount.Add(tx.System(), "auth/door/", "knock", nil, "", rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Commit(t.Context(), fsm.AuditRecord{}); err != nil {
+		t.Fatal(err)
+	}
+	return &house{p, root}
+}
+
+func (h *house) do(t *testing.T, op conclave.Operation, path string, with conclave.Secret) (*conclave.Response, error) {
+	t.Helper()
+	return h.Handle(t.Context(), &conclave.Request{ID: "r1", Operation: op, Path: path, Token: with})
+}
+
+func TestLoginMakesAToken(t *testing.T) {
+	h := newHouse(t)
+	resp, err := h.do(t, conclave.Update, "auth/door/login/ann", conclave.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth := resp.Auth
+	if auth == nil || auth.ClientToken.Empty() || auth.DisplayName != "door-ann" || auth.TTL != time.Minute || !auth.Orphan ||
+		!slices.Equal(auth.Policies, []string{"default", "dev"}) || resp.Login != nil {
+		t.Fatalf("the login answers %+v", auth)
+	}
+	if _, err := h.do(t, conclave.Read, "auth/token/lookup-self", auth.ClientToken); err != nil {
+		t.Errorf("the token can't look itself up: %v", err)
+	}
+	resp, err = h.do(t, conclave.Update, "auth/token/renew-self", auth.ClientToken)
+	if err != nil || resp.Auth.TTL != 80*time.Second {
+		t.Errorf("renewed to %+v, %v, want what the method says now", resp, err)
+	}
+	if _, err := h.do(t, conclave.Update, "auth/door/shut", h.root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.do(t, conclave.Update, "auth/token/renew-self", auth.ClientToken); !conclave.Is(err, conclave.Denied) {
+		t.Errorf("renewed past a shut door: %v", err)
+	}
+}
+
+func TestFailedLoginMakesNone(t *testing.T) {
+	h := newHouse(t)
+	if resp, err := h.do(t, conclave.Update, "auth/door/login/stranger", conclave.Secret{}); !conclave.Is(err, conclave.Invalid) || resp != nil {
+		t.Errorf("a stranger gets %+v, %v", resp, err)
+	}
+	keys, err := h.do(t, conclave.List, "auth/token/accessors/", h.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed struct{ Keys []string }
+	if data, ok := keys.Data.(json.RawMessage); !ok || json.Unmarshal(data, &listed) != nil || len(listed.Keys) != 1 {
+		t.Errorf("accessors after a failed login: %s, want the root token's alone", keys.Data)
+	}
+}

@@ -1,0 +1,121 @@
+package token
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"conclave"
+)
+
+// Logins knows the auth methods that tokens come from.
+type Logins interface {
+	// RenewLogin has the auth method of a mount look at a login again, in tx, and returns the terms that hold from now on
+	// with the mount. A mount that is gone, or a method that refuses, is an error.
+	RenewLogin(ctx context.Context, tx conclave.Tx, mountUUID string, login *conclave.Login) (*conclave.TokenTerms, *conclave.Mount, error)
+}
+
+// origin is what is kept of the login that a token comes from, for renewals.
+type origin struct {
+	MountUUID string          `json:"mount"`
+	Alias     string          `json:"alias,omitempty"`
+	Role      string          `json:"role,omitempty"`
+	Internal  json.RawMessage `json:"internal,omitempty"`
+}
+
+// Granted is what the vault adds to a login before it makes a token of it.
+type Granted struct {
+	EntityID string
+	// Policies come from the identity behind the login; they are shown, and not kept in the token.
+	Policies []string
+}
+
+// maxInternal bounds what an auth method keeps in a token, in bytes.
+const maxInternal = 16 << 10
+
+// Login makes the token of a login: an orphan that lives by the login's terms within the limits of the mount.
+func Login(tx conclave.Tx, minted Minted, login *conclave.Login, granted Granted, mount *conclave.Mount, path string) (*conclave.Response, error) {
+	terms := login.Terms
+	terms.Policies = append(append([]string{}, terms.Policies...), login.Policies...)
+	if err := terms.Check(); err != nil {
+		return nil, err
+	}
+	if terms.Type == "batch" || terms.Type == "default-batch" {
+		return nil, conclave.Errorf(conclave.Invalid, "batch tokens are not made by this version: set token_type to service")
+	}
+	if len(login.Internal) > maxInternal {
+		return nil, conclave.Errorf(conclave.Internal, "the auth method keeps more than %d bytes in a token", maxInternal)
+	}
+	networks, err := conclave.Networks(terms.BoundCIDRs)
+	if err != nil {
+		return nil, err
+	}
+	if !terms.NoDefaultPolicy {
+		terms.Policies = append(terms.Policies, defaultPolicy)
+	}
+	r := &Record{Policies: terms.Policies, Path: path, Metadata: login.Metadata, DisplayName: loginName(mount, login),
+		EntityID: granted.EntityID, ExplicitMax: terms.ExplicitMaxTTL.Duration(), Period: terms.Period.Duration(),
+		MaxTTL: terms.MaxTTL.Duration(), NumUses: terms.NumUses, Renewable: login.Renewable, BoundCIDRs: networks,
+		Origin: &origin{MountUUID: mount.UUID, Alias: login.Alias.Name, Role: login.Role, Internal: login.Internal}}
+	t := termsOf(mount)
+	t.restrict(r)
+	t.wanted, t.created = terms.TTL.Duration(), tx.Now()
+	var warnings []string
+	r.TTL, warnings = t.ttl(tx.Now())
+	if err := Create(tx, minted, r); err != nil {
+		return nil, err
+	}
+	auth := r.auth(r.TTL)
+	auth.ClientToken = minted.Secret
+	auth.Policies = normalPolicies(append(append([]string{}, r.Policies...), granted.Policies...))
+	return &conclave.Response{Auth: auth, Warnings: warnings}, nil
+}
+
+// loginName is the display name of a login's token: where it was logged in, and as whom.
+func loginName(mount *conclave.Mount, login *conclave.Login) string {
+	at := strings.ReplaceAll(strings.Trim(strings.TrimPrefix(mount.Path, "auth/"), "/"), "/", "-")
+	if login.DisplayName == "" {
+		return at
+	}
+	return at + "-" + login.DisplayName
+}
+
+// renewal is a token that is being renewed, as what it comes from has it now.
+type renewal struct {
+	record *Record
+	mount  *conclave.Mount
+	wanted time.Duration // where the client doesn't say
+}
+
+// reconsider has the auth method look again at the login behind a token, and takes over the terms that hold now. Tokens
+// that come from no login stay as they are.
+func (s *routes) reconsider(ctx context.Context, tx conclave.Tx, r *Record) (*renewal, error) {
+	same := *r
+	o := r.Origin
+	if o == nil {
+		return &renewal{&same, tx.Mount(), r.TTL}, nil
+	}
+	login := &conclave.Login{Alias: conclave.Alias{Name: o.Alias}, Metadata: r.Metadata, DisplayName: r.DisplayName, Role: o.Role,
+		Internal: o.Internal, Renewable: r.Renewable}
+	login.Terms = conclave.TokenTerms{Policies: r.Policies, Period: conclave.InSeconds(r.Period), MaxTTL: conclave.InSeconds(r.MaxTTL),
+		TTL: conclave.InSeconds(r.TTL), ExplicitMaxTTL: conclave.InSeconds(r.ExplicitMax)}
+	terms, mount, err := s.logins.RenewLogin(ctx, tx, o.MountUUID, login)
+	if err != nil {
+		return nil, err
+	}
+	same.Period, same.MaxTTL = terms.Period.Duration(), terms.MaxTTL.Duration()
+	return &renewal{&same, mount, terms.TTL.Duration()}, nil
+}
+
+// restrict narrows a mount's terms by what a token itself says.
+func (t *terms) restrict(r *Record) {
+	t.period, t.explicitMax = r.Period, r.ExplicitMax
+	if r.MaxTTL > 0 {
+		t.maxTTL = min(t.maxTTL, r.MaxTTL)
+		t.defaultTTL = min(t.defaultTTL, t.maxTTL)
+	}
+	if r.Created != 0 {
+		t.created = time.Unix(0, r.Created)
+	}
+}
