@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"os"
-	"runtime"
 	"time"
 
 	"conclave"
@@ -60,7 +58,6 @@ func (n *Node) Routes() []conclave.Route {
 		prepare(conclave.ReadRoute(conclave.Read, "storage/raft/autopilot/state", "The health of the cluster as its leader sees it.", prepared[autopilotOutput]), n.autopilot),
 		prepare(conclave.ReadRoute(conclave.Read, "ha-status", "The nodes of the cluster.", prepared[conclave.Response]), n.haStatus),
 		prepare(conclave.ReadRoute(conclave.Read, "members", "The list of members and what is known of each.", prepared[membersOutput]), n.listMembers),
-		prepare(conclave.ReadRoute(conclave.Read, "host-info", "The machine that this node runs on.", prepared[hostOutput]).With(conclave.Sudo), hostInfo),
 	)
 }
 
@@ -230,21 +227,4 @@ func (n *Node) listMembers(context.Context) (*membersOutput, error) {
 		out.Members = append(out.Members, memberOutput{Member: m, APIAddress: m.APIAddress, Voter: m.Voter, Unsealed: m.Ready, Leader: m.NodeID == leader})
 	}
 	return out, nil
-}
-
-type hostOutput struct {
-	Timestamp time.Time         `json:"timestamp" doc:"By this machine's clock."`
-	Host      map[string]string `json:"host" doc:"Name and platform."`
-	CPU       []map[string]any  `json:"cpu" doc:"Processors."`
-}
-
-// hostInfo says no more than an operator who compares machines needs.
-func hostInfo(context.Context) (*hostOutput, error) {
-	name, err := os.Hostname()
-	if err != nil {
-		return nil, conclave.Errorf(conclave.Internal, "the host's name can't be read")
-	}
-	return &hostOutput{Timestamp: time.Now().UTC(),
-		Host: map[string]string{"hostname": name, "os": runtime.GOOS, "kernelArch": runtime.GOARCH},
-		CPU:  []map[string]any{{"cores": runtime.NumCPU()}}}, nil
 }
