@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -31,6 +32,7 @@ type Harness struct {
 	engine        conclave.Engine
 	router        *conclave.Router
 	header        map[string][]string
+	remote        netip.AddrPort
 	authorize     func(op conclave.Operation, path string) bool
 	answersAbsent []string // patterns
 	state         *state
@@ -71,6 +73,11 @@ func Authorize(allow func(op conclave.Operation, path string) bool) Option {
 
 // Header sets the request headers that routes see.
 func Header(header map[string][]string) Option { return func(h *Harness) { h.header = header } }
+
+// Remote sets the address that requests come from; without it they come from none.
+func Remote(address netip.Addr) Option {
+	return func(h *Harness) { h.remote = netip.AddrPortFrom(address, 50000) }
+}
 
 // Fast leaves out the checks that cost time: purity and unchanged values. It is for benchmarks.
 func Fast() Option { return func(h *Harness) { h.fast = true } }
@@ -128,6 +135,9 @@ func (h *Harness) Advance(d time.Duration) { *h.now = h.now.Add(d) }
 // Stored returns what is stored for the mount, or for the caller's part of it: path → value.
 func (h *Harness) Stored() map[string][]byte { return maps.Clone(h.state.part(h).values) }
 
+// View is the storage as the vault's own work sees it, such as the renewal of a login. What happens later isn't in it.
+func (h *Harness) View() conclave.View { return h.begin(nil, false) }
+
 func (h *Harness) begin(request *conclave.Request, writable bool) *tx {
 	return newTx(&h.setting, h.state.part(h), request, writable, &progress{})
 }
@@ -173,7 +183,7 @@ func (h *Harness) DoJSON(op conclave.Operation, path string, body []byte) (*conc
 	if err != nil {
 		return nil, err
 	}
-	request := &conclave.Request{ID: fmt.Sprintf("request-%d", h.state.requests), Operation: op, Path: h.mount.Path + path, Fields: fields, Body: body, Header: h.header}
+	request := &conclave.Request{ID: fmt.Sprintf("request-%d", h.state.requests), Operation: op, Path: h.mount.Path + path, Fields: fields, Body: body, Header: h.header, Remote: h.remote}
 	if route.Gather != nil {
 		first := h.begin(request, false)
 		gathered, err := route.Gather(first, in)
