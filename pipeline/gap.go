@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"math"
 	"sync"
 	"time"
 
@@ -87,7 +88,7 @@ func (g *Gap) merge(other *Gap) {
 	}
 	for _, class := range classNames { // and no other, so that what was kept in a file can't make it grow
 		if n := other.Counts[class]; n > 0 {
-			g.Counts[class] += n
+			g.Counts[class] += min(n, math.MaxUint64-g.Counts[class])
 		}
 	}
 }
@@ -201,4 +202,26 @@ func (r *Recorder) gap(tx *store.Tx, gap *Gap) (fsm.AuditRecord, error) {
 func (k *recorderKeys) seal(record []byte) (fsm.AuditRecord, error) {
 	digest, box, err := k.sealer.Seal(record)
 	return fsm.AuditRecord{Digest: digest, Box: box}, err
+}
+
+// maxGap bounds the stored form of a gap, in bytes.
+const maxGap = 4096
+
+// EncodeGap is the form in which a node keeps a gap over a restart: JSON as in the gap's record.
+func EncodeGap(g Gap) []byte {
+	b, err := json.Marshal(g)
+	if err != nil {
+		panic("pipeline: encode a gap: " + err.Error())
+	}
+	return append(b, '\n')
+}
+
+// DecodeGap reads what EncodeGap wrote.
+func DecodeGap(b []byte) (Gap, error) {
+	var stored, g Gap
+	if len(b) > maxGap || json.Unmarshal(b, &stored) != nil || stored.From.After(stored.To) {
+		return Gap{}, errors.New("malformed count of unrecorded answers")
+	}
+	g.merge(&stored)
+	return g, nil
 }

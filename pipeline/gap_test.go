@@ -171,3 +171,33 @@ func BenchmarkFlood(b *testing.B) {
 		f.judge(req, c, nil)
 	}
 }
+
+func TestGapGolden(t *testing.T) {
+	const stored = `{"from":"2027-01-15T08:00:00Z","to":"2027-01-15T08:01:00Z","counts":{"malformed":1,"sealed":3}}` + "\n"
+	g, err := DecodeGap([]byte(stored))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := EncodeGap(g); string(again) != stored {
+		t.Errorf("decoded and encoded again: %s, want %s", again, stored)
+	}
+}
+
+func FuzzDecodeGap(f *testing.F) {
+	f.Add([]byte(`{"from":"2027-01-15T08:00:00Z","to":"2027-01-15T08:01:00Z","counts":{"sealed":18446744073709551615}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		g, err := DecodeGap(b)
+		if err != nil {
+			return
+		}
+		if len(g.Counts) > int(classes) {
+			t.Fatalf("%d classes", len(g.Counts))
+		}
+		if len(g.Counts) == 0 {
+			return
+		}
+		if again, err := DecodeGap(EncodeGap(g)); err != nil || fmt.Sprint(again.Counts) != fmt.Sprint(g.Counts) {
+			t.Fatalf("decoded and encoded again: %+v, %v, want %+v", again, err, g)
+		}
+	})
+}

@@ -67,7 +67,8 @@ func newHouse(t *testing.T) *house {
 	plugin := conclave.Plugin{Kind: "knock", Auth: true, Open: func(map[string]string) (conclave.Engine, error) { return knocker{}, nil }}
 	p := New(Config{Store: s, Recorder: NewRecorder("n1"), Gate: &Gate{}, Policies: policy.NewCache(), Plugins: []conclave.Plugin{plugin},
 		Token:  func(l token.Logins) []conclave.Route { return token.Routes(noSudo{}, l, rand.Reader) },
-		Random: rand.Reader, Logger: hclog.NewNullLogger()})
+		Random: rand.Reader, Envelope: func(resp *conclave.Response) ([]byte, error) { return json.Marshal(map[string]any{"data": resp.Data}) },
+		Logger: hclog.NewNullLogger()})
 	root := d.found(s)
 	tx, err := s.Begin()
 	if err != nil {

@@ -43,6 +43,8 @@ type Config struct {
 	DefaultTTL, MaxTTL time.Duration
 	// Gaps counts the answers that leave without a record. Default: a count of its own.
 	Gaps *Gaps
+	// Envelope makes the JSON that a client would get: what is wrapped.
+	Envelope func(*conclave.Response) ([]byte, error)
 	// Random must be a cryptographic source: tokens are made of it.
 	Random io.Reader
 	Logger hclog.Logger
@@ -55,6 +57,7 @@ type Pipeline struct {
 	routing  *routing
 	policies *policy.Cache
 	gate     *Gate
+	envelope func(*conclave.Response) ([]byte, error)
 	random   io.Reader
 	gaps     *Gaps
 	flood    *flood
@@ -79,6 +82,7 @@ func New(config Config) *Pipeline {
 		routing:  newRouting(config),
 		policies: config.Policies,
 		gate:     config.Gate,
+		envelope: config.Envelope,
 		random:   config.Random,
 		gaps:     config.Gaps,
 		flood:    newFlood(config.Gaps.now),

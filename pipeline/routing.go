@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"io"
 	"slices"
 
 	"conclave"
@@ -23,6 +24,7 @@ type routing struct {
 	system   *conclave.Router
 	token    *conclave.Router
 	defaults mount.Defaults
+	random   io.Reader
 	opened   openedMounts
 }
 
@@ -45,12 +47,13 @@ type target struct {
 }
 
 func newRouting(config Config) *routing {
-	r := &routing{plugins: map[pluginKey]conclave.Plugin{}, defaults: mount.Defaults{DefaultTTL: config.DefaultTTL, MaxTTL: config.MaxTTL}}
+	r := &routing{plugins: map[pluginKey]conclave.Plugin{}, defaults: mount.Defaults{DefaultTTL: config.DefaultTTL, MaxTTL: config.MaxTTL},
+		random: config.Random}
 	r.token = conclave.NewRouter(nil)
 	if config.Token != nil {
 		r.token = conclave.NewRouter(config.Token(&logins{r}))
 	}
-	r.system = conclave.NewRouter(append(slices.Clone(config.System), r.specRoute()))
+	r.system = conclave.NewRouter(slices.Concat(config.System, []conclave.Route{r.specRoute()}, r.wrappingRoutes()))
 	for _, plugin := range config.Plugins {
 		r.plugins[pluginKey{plugin.Kind, plugin.Auth}] = plugin
 	}

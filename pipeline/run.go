@@ -26,7 +26,8 @@ type run struct {
 	prepared  any
 	failed    error         // why Prepare failed: the outcome for those who may do what they ask for
 	isReady   bool          // Prepare has run, or there is none
-	minted    *token.Minted // the randomness of the token that is made, if one is
+	minted    *token.Minted // the randomness of the token that a login makes
+	wrapping  *token.Minted // the randomness of the token that wraps the answer
 	call      *call
 }
 
@@ -44,9 +45,6 @@ const maxPreparations = 3
 
 var errTooManyConflicts = conclave.Errorf(conclave.Unavailable,
 	"other requests kept changing what this one reads: it was not done, try again")
-
-// errWrapping refuses what asks for a wrapped answer, and what a policy allows only with one: never is it given in clear.
-var errWrapping = conclave.Errorf(conclave.Invalid, "answers can't be wrapped by this version: nothing was done")
 
 // once executes the request on the newest state and commits it with its record. An *store.ErrConflict means again.
 func (r *run) once(ctx context.Context) (*conclave.Response, error) {
@@ -87,7 +85,7 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 		return nil, errTooManyConflicts
 	}
 	if err := r.pipeline.authenticate(tx, r.request, r.call); err != nil {
-		return nil, err
+		return nil, unwrapError(r.request, err)
 	}
 	if err := r.pipeline.authorize(tx, r.request, r.call); err != nil {
 		return nil, err
@@ -95,9 +93,6 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	if r.request.Help {
 		r.isReady = true // help needs no preparation
 		return helpFor(r.call), nil
-	}
-	if r.request.WrapTTL > 0 {
-		return nil, errWrapping
 	}
 	if ready, err := r.gather(); err != nil || !ready {
 		return nil, err
@@ -115,7 +110,10 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	if err != nil {
 		return nil, err
 	}
-	return resp, marshalData(resp)
+	if err := marshalData(resp); err != nil || r.request.WrapTTL == 0 {
+		return resp, err
+	}
+	return r.wrap(tx, resp)
 }
 
 // gather reads what the route's Prepare works from, and reports whether what was prepared, if anything has to be, was

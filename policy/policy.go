@@ -11,6 +11,9 @@ import (
 const (
 	Root    = "root"    // allows everything; can't be changed, and has no rules
 	Default = "default" // given to every token that doesn't refuse it; can be changed, not deleted
+
+	// Wrapping is what wrapping tokens have; nobody can assign, read or change it.
+	Wrapping = "response-wrapping"
 )
 
 // Limits of what can be stored.
@@ -159,4 +162,10 @@ path "sys/wrapping/lookup" { capabilities = ["update"] }
 path "sys/wrapping/unwrap" { capabilities = ["update"] }
 path "sys/tools/hash" { capabilities = ["update"] }
 path "sys/tools/hash/*" { capabilities = ["update"] }
+`
+
+// wrappingSource is the policy of wrapping tokens: to give out what they hold, once.
+const wrappingSource = `path "sys/wrapping/unwrap" { capabilities = ["update"] }
+path "sys/wrapping/rewrap" { capabilities = ["update"] }
+path "cubbyhole/response" { capabilities = ["read"] }
 `

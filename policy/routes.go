@@ -127,6 +127,9 @@ func write(_ context.Context, tx conclave.Tx, in *writeInput) (*conclave.None, e
 	if plain, err := base64.StdEncoding.DecodeString(source); err == nil {
 		source = string(plain)
 	}
+	if NormalName(in.Name) == Wrapping {
+		return nil, conclave.Errorf(conclave.Invalid, "cannot update %q policy", Wrapping)
+	}
 	p, err := Parse(in.Name, source)
 	if err != nil {
 		return nil, err
@@ -139,7 +142,7 @@ func remove(_ context.Context, tx conclave.Tx, in *nameInput) (*conclave.None, e
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	if name == Root || name == Default {
+	if name == Root || name == Default || name == Wrapping {
 		return nil, conclave.Errorf(conclave.Invalid, "cannot delete %q policy", name)
 	}
 	return nil, tx.Delete(pathOf(name))

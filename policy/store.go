@@ -17,10 +17,12 @@ const folder = "policy/"
 func pathOf(name string) string { return folder + name }
 
 // builtin is the policy default as it is until somebody changes it. Its text is ours, so it parses; a test shows it.
-func builtin() *Policy {
-	p, err := Parse(Default, defaultSource)
+func builtin() *Policy { return embedded(Default, defaultSource) }
+
+func embedded(name, source string) *Policy {
+	p, err := Parse(name, source)
 	if err != nil {
-		panic("the built-in policy default: " + err.Error())
+		panic("the built-in policy " + name + ": " + err.Error())
 	}
 	return p
 }
@@ -78,7 +80,7 @@ const (
 // Cache keeps compiled ACLs by the versions of their policies. What a request may do is still read through its view
 // each time, so that a changed policy is seen at once; only the compiling is saved.
 type Cache struct {
-	builtin *Policy
+	builtin, wrapping *Policy
 
 	mu sync.RWMutex
 	// compiled maps the policies as loaded → their ACL; guarded by mu.
@@ -87,7 +89,7 @@ type Cache struct {
 
 // NewCache makes an empty cache.
 func NewCache() *Cache {
-	return &Cache{builtin: builtin(), compiled: map[[maxTogether]*Policy]*ACL{}}
+	return &Cache{builtin: builtin(), wrapping: embedded(Wrapping, wrappingSource), compiled: map[[maxTogether]*Policy]*ACL{}}
 }
 
 // ACL loads the named policies and compiles them, for a caller without identity. Names of policies that don't exist
@@ -100,7 +102,10 @@ func (c *Cache) ACL(view conclave.View, names []string) (*ACL, error) {
 		if err != nil {
 			return nil, err
 		}
-		if p == nil && NormalName(name) == Default {
+		switch {
+		case NormalName(name) == Wrapping:
+			p = c.wrapping
+		case p == nil && NormalName(name) == Default:
 			p = c.builtin
 		}
 		if p == nil {

@@ -91,6 +91,15 @@ func (r *reply) success(resp *conclave.Response, requestID string) (status int, 
 	return status, r.envelope(resp, requestID)
 }
 
+// Envelope is the JSON that a client would get for an answer, without a request id: what a wrapping token holds.
+func Envelope(resp *conclave.Response) ([]byte, error) {
+	r := (&replies{}).take()
+	if err := r.envelope(resp, ""); err != nil {
+		return nil, err
+	}
+	return r.buf.Bytes(), nil
+}
+
 func (r *reply) envelope(resp *conclave.Response, requestID string) error {
 	if resp.Wrap != nil {
 		requestID = ""

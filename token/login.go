@@ -119,3 +119,24 @@ func (t *terms) restrict(r *Record) {
 		t.created = time.Unix(0, r.Created)
 	}
 }
+
+// wrappingPolicy is the one policy of wrapping tokens.
+const wrappingPolicy = "response-wrapping"
+
+// Wrapping finds a live wrapping token, nil if it is anything else. It takes no use of it.
+func Wrapping(view conclave.View, secret conclave.Secret) (*Record, error) {
+	if secret.Empty() || len(secret.Reveal()) > MaxSecret {
+		return nil, nil
+	}
+	r, err := find(view, NameOf(secret))
+	if err != nil || r == nil || len(r.Policies) != 1 || r.Policies[0] != wrappingPolicy {
+		return nil, err
+	}
+	if caller := view.Caller(); caller != nil && caller.TokenID == r.Name {
+		return r, nil // its use is taken by this very request
+	}
+	if _, any, err := usesLeft(view, r); err != nil || !any {
+		return nil, err
+	}
+	return r, nil
+}

@@ -34,12 +34,15 @@ type daemon struct {
 	settings *config.Config
 	log      hclog.Logger
 
+	occupancy *occupancy // of the data directory
+
 	state    *fsm.FSM
 	cluster  *cluster.Node
 	store    *store.Store
 	vault    *seal.Vault
 	pipeline *pipeline.Pipeline
 	recorder *pipeline.Recorder
+	gaps     *pipeline.Gaps
 	folders  *audit.Folders
 	server   *server.Server
 	metrics  *metrics
@@ -60,6 +63,9 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 		}
 	}()
 
+	if d.occupancy, err = occupy(ctx, settings.Storage.Path, moveOut); err != nil {
+		return nil, err
+	}
 	// The state comes first: Raft replays into it.
 	if d.state, err = fsm.Open(fsm.Options{Dir: settings.Storage.Path, Logger: log.Named("state"), Fatal: d.fatal}); err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", settings.Storage.Path, err)
@@ -97,17 +103,19 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 		return nil, err
 	}
 	d.recorder = pipeline.NewRecorder(d.cluster.Self().NodeID)
+	d.gaps = pipeline.NewGaps(time.Now)
 	policies := policy.NewCache()
 	questions := access.New(policies)
 	d.pipeline = pipeline.New(pipeline.Config{
 		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
-		System: d.systemRoutes(questions), Random: rand.Reader,
+		System: d.systemRoutes(questions), Random: rand.Reader, Envelope: server.Envelope,
 		Token:      func(logins token.Logins) []conclave.Route { return token.Routes(questions, logins, rand.Reader) },
-		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Logger: log.Named("request"),
+		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Gaps: d.gaps, Logger: log.Named("request"),
 	})
 	d.server, err = server.New(server.Config{
 		Handler: d.pipeline, Vault: &vaultStatus{d}, Build: d.build(), Logger: log.Named("server"),
 		Limits: server.Limits{Duration: settings.MaxRequestDuration}, HealthLeaderOnly: settings.HealthLeaderOnly, Metrics: d.metrics.handler(d), AuthorizeMetrics: d.authorizeMetrics,
+		Unread: d.countUnread, Ceremony: func() { d.gaps.Note(pipeline.Ceremony) },
 	})
 	return d, err
 }
@@ -155,6 +163,8 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.server.Serve(ctx, listeners...) })
 	group.Go(func() error { return d.followDevices(ctx) })
+	group.Go(func() error { return d.followGaps(ctx) })
+	defer d.closeGaps()
 	group.Go(func() error { return d.keepOpening(ctx, keepSealed) })
 	group.Go(func() error {
 		select {
@@ -213,6 +223,9 @@ func (d *daemon) stop() error {
 	}
 	if d.state != nil {
 		errs = append(errs, d.state.Close())
+	}
+	if d.occupancy != nil {
+		errs = append(errs, d.occupancy.leave())
 	}
 	return errors.Join(errs...)
 }
