@@ -74,7 +74,7 @@ type Lab struct {
 	http   []*http.Client // one per node, so that a dead node's connections are its own
 
 	mu    sync.Mutex
-	nodes []*process // the process of each node; nil while it is down
+	nodes []*server // the process of each node; nil while it is down
 }
 
 // Start forms a new cluster, initialised and open, and waits until every node serves.
@@ -133,7 +133,7 @@ func Open(path string) (*Lab, error) {
 	if l.tls, err = trust(l.CA); err != nil {
 		return nil, fmt.Errorf("open lab: %w", err)
 	}
-	l.nodes = make([]*process, len(l.Addrs))
+	l.nodes = make([]*server, len(l.Addrs))
 	for i := range l.Addrs {
 		if i < len(l.PIDs) {
 			l.nodes[i] = adopt(l.PIDs[i])

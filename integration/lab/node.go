@@ -13,13 +13,13 @@ import (
 )
 
 // process returns the process of node n, nil if it is down.
-func (l *Lab) process(n int) *process {
+func (l *Lab) process(n int) *server {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.nodes[n-1]
 }
 
-func (l *Lab) setProcess(n int, p *process) {
+func (l *Lab) setProcess(n int, p *server) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.nodes[n-1] = p

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"conclave/cmd/conclave/client"
+	"conclave/internal/process"
 )
 
 func TestLayoutHasOneElementPerNode(t *testing.T) {
@@ -104,7 +104,7 @@ func TestForeignProcessIsLeftAlone(t *testing.T) {
 	if err := c.killAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := commandLine(sleeper.Process.Pid); err != nil {
+	if _, err := process.Arguments(sleeper.Process.Pid); err != nil {
 		t.Error("a foreign process was ended")
 	}
 }
@@ -142,45 +142,6 @@ func TestOwnProcessIsEnded(t *testing.T) {
 	<-done
 	if c.PIDs[0] != 0 {
 		t.Errorf("PIDs = %v after the end, want 0", c.PIDs)
-	}
-}
-
-// A process is ours from the moment that it is started, though the kernel shows no arguments of it for an instant.
-func TestOwnProcessIsKnownFromItsStart(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("needs /proc to give a process the arguments of a server")
-	}
-	const empty = 3 // reads before the arguments are there
-	reads := 0
-	read := func() ([]byte, error) {
-		if reads++; reads <= empty {
-			return nil, nil
-		}
-		return []byte("conclave\x00server\x00"), nil
-	}
-	args, err := arguments(read, func() bool { return false })
-	if want := []string{"conclave", "server"}; err != nil || !slices.Equal(args, want) {
-		t.Errorf("arguments of a process that begins = %v, %v, want %v", args, err, want)
-	}
-	reads = 0
-	if args, err := arguments(read, func() bool { return true }); !errors.Is(err, os.ErrProcessDone) || reads != 1 {
-		t.Errorf("arguments of a process that has ended = %v, %v after %d reads, want ErrProcessDone after 1", args, err, reads)
-	}
-	for range 20 {
-		server := exec.Command("sleep", "60")
-		if err := server.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if args, err := commandLine(server.Process.Pid); err != nil || !slices.Equal(args, server.Args) {
-			t.Errorf("commandLine at once = %v, %v, want %v", args, err, server.Args)
-		}
-		if err := server.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = server.Wait()
-		if args, err := commandLine(server.Process.Pid); !errors.Is(err, os.ErrProcessDone) {
-			t.Errorf("commandLine after the end = %v, %v, want ErrProcessDone", args, err)
-		}
 	}
 }
 

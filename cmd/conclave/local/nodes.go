@@ -19,17 +19,26 @@ import (
 const startTimeout = 60 * time.Second
 
 func (l *lab) kill(cmd *cobra.Command, c *Cluster, n int) error {
+	if err := c.kill(cmd.Context(), n); err != nil {
+		return err
+	}
+	l.say("node %d is killed; `conclave local start %d` starts it again", n, n)
+	return c.save(l.dir)
+}
+
+// kill ends node n at once and waits until it is gone: its files are locked until then.
+func (c *Cluster) kill(ctx context.Context, n int) error {
+	ending, _ := c.process(n)
 	if err := c.signal(n, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("node %d: %w", n, err)
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), downGrace)
+	ctx, cancel := context.WithTimeout(ctx, downGrace)
 	defer cancel()
-	if err := c.gone(ctx, n); err != nil {
-		return fmt.Errorf("node %d doesn't end: %w", n, err)
+	if err := ending.Gone(ctx); err != nil {
+		return fmt.Errorf("node %d doesn't end: process %d: %w", n, ending.PID, err)
 	}
 	c.PIDs[n-1] = 0
-	l.say("node %d is killed; `conclave local start %d` starts it again", n, n)
-	return c.save(l.dir)
+	return nil
 }
 
 func (l *lab) start(cmd *cobra.Command, c *Cluster, n int) error {
@@ -42,12 +51,22 @@ func (l *lab) start(cmd *cobra.Command, c *Cluster, n int) error {
 	if err != nil {
 		return err
 	}
-	if err := c.save(l.dir); err != nil {
-		return err
+	err = c.save(l.dir)
+	if err == nil {
+		err = l.await(ctx, c, n, p)
 	}
+	if err != nil && cmd.Context().Err() != nil {
+		l.say("interrupted: node %d is ended", n)
+		return errors.Join(err, c.kill(context.WithoutCancel(ctx), n), c.save(l.dir))
+	}
+	return err
+}
+
+// await opens node n, whose process has just begun, and waits until it serves.
+func (l *lab) await(ctx context.Context, c *Cluster, n int, p *child) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	go func() { // ends with the process or with start
+	go func() { // ends with the process or with await
 		select {
 		case <-p.ended:
 			stop(fmt.Errorf("node %d has ended; its log %s ends so:\n%s", n, c.LogFiles[n-1], c.tail(n)))

@@ -1,17 +1,16 @@
 package local
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
-	"time"
+
+	"conclave/internal/process"
 )
 
 // cleared are variables that would make all nodes of a lab alike, or are secrets that servers have no use for.
@@ -81,69 +80,27 @@ func (c *Cluster) configOf(n int) string {
 	return argv[len(argv)-1]
 }
 
-// running reports whether node n has a process, paused or not. The number alone proves nothing.
+// process returns the process of node n, paused or not; false if it has none. The number alone proves nothing.
+func (c *Cluster) process(n int) (process.Process, bool) {
+	p, ok := process.Find(c.PIDs[n-1])
+	if !ok {
+		return p, false
+	}
+	args, err := process.Arguments(p.PID)
+	return p, err == nil && slices.Contains(args, "server") && slices.Contains(args, c.configOf(n))
+}
+
+// running reports whether node n has a process.
 func (c *Cluster) running(n int) bool {
-	pid := c.PIDs[n-1]
-	if pid <= 1 {
-		return false
-	}
-	args, err := commandLine(pid)
-	return err == nil && slices.Contains(args, "server") && slices.Contains(args, c.configOf(n))
+	_, ok := c.process(n)
+	return ok
 }
 
-// commandLine returns the arguments of a process: from /proc, or where there is none from ps, which separates them by
-// blanks. A process that has ended, reaped or not, has none.
-func commandLine(pid int) ([]string, error) {
-	if _, self := os.Stat("/proc/self/cmdline"); self == nil {
-		return arguments(func() ([]byte, error) { return os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline") }, func() bool { return ended(pid) })
-	}
-	text, err := exec.Command("ps", "-ww", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
-	if err != nil {
-		return nil, os.ErrProcessDone
-	}
-	return strings.Fields(string(text)), nil
+// paused reports whether the process of node n is stopped.
+func (c *Cluster) paused(n int) bool {
+	p, ok := c.process(n)
+	return ok && p.Paused()
 }
-
-// For execGrace at most an empty command line is taken for that of a process whose program is being loaded, looked at
-// every execPoll. Threads of the kernel never have one.
-const (
-	execGrace = 2 * time.Second
-	execPoll  = time.Millisecond
-)
-
-// arguments parses what read gets from /proc/PID/cmdline. That is empty when the process has ended, but for an instant
-// also when it begins: the kernel lets go of the parent before it has laid the arguments of the new program.
-func arguments(read func() ([]byte, error), ended func() bool) ([]string, error) {
-	for range execGrace / execPoll {
-		text, err := read()
-		switch {
-		case err != nil:
-			return nil, os.ErrProcessDone
-		case len(text) > 0:
-			return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
-		case ended():
-			return nil, os.ErrProcessDone
-		}
-		<-time.After(execPoll)
-	}
-	return nil, os.ErrProcessDone
-}
-
-// state is the letter of a process's state in proc(5); 0 if there is none.
-func state(pid int) byte {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	_, rest, ok := bytes.Cut(text[max(bytes.LastIndexByte(text, ')'), 0):], []byte(") "))
-	if err != nil || !ok || len(rest) == 0 {
-		return 0
-	}
-	return rest[0]
-}
-
-// ended reports whether a process is no more, or nothing but its number, which its parent hasn't taken yet.
-func ended(pid int) bool { return strings.IndexByte("\x00ZXx", state(pid)) >= 0 }
-
-// paused reports whether the process of node n is stopped; where /proc is missing it can't be told.
-func (c *Cluster) paused(n int) bool { return state(c.PIDs[n-1]) == 'T' }
 
 // signal sends s to node n, if its process is ours.
 func (c *Cluster) signal(n int, s syscall.Signal) error {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"conclave/cmd/conclave/client"
+	"conclave/internal/process"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
@@ -189,16 +190,14 @@ func (l *lab) down(ctx context.Context, c *Cluster) error {
 	if c.anyPartition() {
 		errs = append(errs, c.healAll(ctx))
 	}
-	for n := 1; n <= len(c.Addrs); n++ {
-		if !c.running(n) {
-			continue
-		}
+	leaving := c.processes()
+	for n := range leaving {
 		errs = append(errs, c.signal(n, syscall.SIGCONT), c.signal(n, syscall.SIGTERM))
 	}
 	graceful, cancel := context.WithTimeout(ctx, downGrace)
 	defer cancel()
-	for n := 1; n <= len(c.Addrs); n++ {
-		if c.gone(graceful, n) != nil {
+	for n, p := range leaving {
+		if p.Gone(graceful) != nil {
 			l.say("node %d takes too long: it is killed", n)
 		}
 	}
@@ -209,10 +208,22 @@ func (l *lab) down(ctx context.Context, c *Cluster) error {
 	return errors.Join(errs...)
 }
 
+// processes are those of the nodes that have one: node → process.
+func (c *Cluster) processes() map[int]process.Process {
+	found := make(map[int]process.Process)
+	for n := 1; n <= len(c.Addrs); n++ {
+		if p, ok := c.process(n); ok {
+			found[n] = p
+		}
+	}
+	return found
+}
+
 // killAll ends all processes of the lab at once, and waits until they are gone.
 func (c *Cluster) killAll(ctx context.Context) error {
 	var errs []error
-	for n := 1; n <= len(c.Addrs); n++ {
+	ending := c.processes()
+	for n := range ending {
 		if err := c.signal(n, syscall.SIGKILL); err != nil && !errors.Is(err, errDown) {
 			errs = append(errs, err)
 		}
@@ -220,25 +231,13 @@ func (c *Cluster) killAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, downGrace)
 	defer cancel()
 	for n := 1; n <= len(c.Addrs); n++ {
-		if err := c.gone(ctx, n); err != nil {
-			errs = append(errs, fmt.Errorf("node %d doesn't end: %w", n, err))
+		if p, ok := ending[n]; ok && p.Gone(ctx) != nil {
+			errs = append(errs, fmt.Errorf("node %d doesn't end: process %d", n, p.PID))
 			continue
 		}
 		c.PIDs[n-1] = 0
 	}
 	return errors.Join(errs...)
-}
-
-// gonePoll is how often an ending process is looked at.
-const gonePoll = 5 * time.Millisecond
-
-func (c *Cluster) gone(ctx context.Context, n int) error {
-	for c.running(n) {
-		if err := client.Pause(ctx, gonePoll); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // wipe removes what a lab consists of, and the directory if nothing else is in it.
