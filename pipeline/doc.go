@@ -3,5 +3,5 @@
 //
 // There is no second way in. A request that was denied or failed is a transaction as well: its record is durable on a
 // quorum before the client hears of it. Only an answer that tells nothing but "not now" (sealed, no quorum, too busy,
-// outcome unknown) leaves without one.
+// outcome unknown) leaves without one, and is counted in a gap record later.
 package pipeline

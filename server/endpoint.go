@@ -101,7 +101,7 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, id string) int 
 	req := &conclave.Request{ID: id}
 	query, err := e.parseHead(r, req)
 	if err != nil {
-		return e.fail(w, id, err)
+		return e.refuse(w, id, err)
 	}
 	if req.Namespace != "" {
 		header["X-Vault-Namespace"] = []string{req.Namespace}
@@ -110,16 +110,16 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, id string) int 
 	defer holds.release()
 	if isStatusPath(req.Path) {
 		if err := e.readFields(w, r, req, query, min(e.maxBody, maxStatusBody), &holds); err != nil {
-			return e.fail(w, id, err)
+			return e.refuse(w, id, err)
 		}
 		return e.serveStatus(w, r, req)
 	}
 	if !e.inFlight.take(1) {
-		return e.fail(w, id, errBusy)
+		return e.refuse(w, id, errBusy)
 	}
 	defer e.inFlight.give(1)
 	if err := e.readFields(w, r, req, query, e.maxBody, &holds); err != nil {
-		return e.fail(w, id, err)
+		return e.refuse(w, id, err)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), e.duration)
 	defer cancel()
@@ -210,7 +210,7 @@ func (e *endpoint) readFields(w http.ResponseWriter, r *http.Request, req *concl
 // execute has the pipeline execute the request, on a state that has what the client has seen.
 func (e *endpoint) execute(ctx context.Context, w http.ResponseWriter, req *conclave.Request) int {
 	if err := awaitIndex(ctx, e.vault, req.MinIndex, e.limits.IndexWait); err != nil {
-		return e.fail(w, req.ID, err)
+		return e.refuse(w, req.ID, err)
 	}
 	resp, err := e.handler.Handle(ctx, req)
 	if err != nil {
@@ -242,6 +242,9 @@ func (e *endpoint) serveStatus(w http.ResponseWriter, r *http.Request, req *conc
 	ctx, cancel := context.WithTimeout(conclave.WithRequestID(r.Context(), req.ID), e.duration)
 	defer cancel()
 	resp, err := e.answerStatus(ctx, req)
+	if req.Operation == conclave.Update {
+		e.ceremony()
+	}
 	if err != nil {
 		return e.fail(w, req.ID, err)
 	}
@@ -285,6 +288,12 @@ func (e *endpoint) serveMetrics(ctx context.Context, w http.ResponseWriter, r *h
 	}
 	e.metrics.ServeHTTP(w, r)
 	return http.StatusOK
+}
+
+// refuse is fail for a request that nobody has looked into.
+func (e *endpoint) refuse(w http.ResponseWriter, id string, err error) int {
+	e.unread(err)
+	return e.fail(w, id, err)
 }
 
 // fail answers with an error, and logs it if the client isn't told what it was.

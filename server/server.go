@@ -53,6 +53,10 @@ type Config struct {
 	Metrics http.Handler
 	// AuthorizeMetrics decides who may read them on listeners that don't leave them open. Nil: nobody.
 	AuthorizeMetrics func(ctx context.Context, req *conclave.Request) error
+	// Unread is told why a request was refused before Handler or an operation of the server's own has seen it. Nil: nobody.
+	Unread func(err error)
+	// Ceremony is told of each init and each share of the unseal key that was answered, whatever came of it. Nil: nobody.
+	Ceremony func()
 	// Headers lists request headers, by canonical name, that are handed to the pipeline. Nil: none.
 	Headers func() []string
 	// Now and NewID default to the clock and random UUIDs (RFC 9562, version 4).
@@ -76,6 +80,8 @@ type Server struct {
 	healthLeaderOnly bool
 	metrics          http.Handler
 	authorizeMetrics func(context.Context, *conclave.Request) error
+	unread           func(error)
+	ceremony         func()
 	headers          func() []string
 	now              func() time.Time
 	newID            func() string
@@ -98,9 +104,15 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{handler: c.Handler, vault: c.Vault, build: c.Build, log: c.Logger, limits: c.Limits.withDefaults(),
 		healthLeaderOnly: c.HealthLeaderOnly, metrics: c.Metrics, authorizeMetrics: c.AuthorizeMetrics, headers: c.Headers,
-		now: c.Now, newID: c.NewID}
+		unread: c.Unread, ceremony: c.Ceremony, now: c.Now, newID: c.NewID}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
+	}
+	if s.unread == nil {
+		s.unread = func(error) {}
+	}
+	if s.ceremony == nil {
+		s.ceremony = func() {}
 	}
 	if s.now == nil {
 		s.now = time.Now

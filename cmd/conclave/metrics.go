@@ -11,6 +11,7 @@ import (
 
 	"conclave"
 	"conclave/fsm"
+	"conclave/pipeline"
 )
 
 // metrics collects what a node tells of itself, under Vault's names where the meaning is the same.
@@ -45,6 +46,11 @@ func (m *metrics) Committed(verdict fsm.Verdict, err error, took time.Duration) 
 
 // handler serves the metrics in Prometheus' text format.
 func (m *metrics) handler(d *daemon) http.Handler {
+	for _, class := range pipeline.Classes() {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "conclave_unrecorded_answers_total",
+			Help: "Answers that left without an audit record of their own, by why; gap records count them.", ConstLabels: prometheus.Labels{"class": class.String()}},
+			func() float64 { return float64(d.gaps.Total(class)) }))
+	}
 	for _, s := range series {
 		read := s.read
 		switch s.counter {
@@ -100,6 +106,7 @@ var series = []struct {
 	{"conclave_commit_forwarded_total", "Of these, sent to another node.", true, func(d *daemon) float64 { return float64(d.cluster.Stats().Forwarded) }},
 	{"conclave_commit_unsure_total", "Sendings whose fate had to be found out.", true, func(d *daemon) float64 { return float64(d.cluster.Stats().Unsure) }},
 	{"conclave_raft_entries_total", "Entries that this node proposed as leader.", true, func(d *daemon) float64 { return float64(d.cluster.Stats().Entries) }},
+	{"conclave_audit_gap_records_total", "Records of how many answers left without one, committed by this node.", true, func(d *daemon) float64 { return float64(d.gaps.Recorded()) }},
 	{"conclave_audit_records_total", "Records in the replicated audit log.", true, func(d *daemon) float64 { return float64(d.state.Stats().AuditRecords) }},
 	{"conclave_audit_bytes", "Bytes of the replicated audit log on this node.", false, func(d *daemon) float64 { return float64(d.state.Stats().AuditBytes) }},
 	{"conclave_state_bytes", "Bytes of the state on this node's disk.", false, func(d *daemon) float64 { return float64(d.state.Stats().StateBytes) }},
