@@ -34,6 +34,8 @@ type daemon struct {
 	settings *config.Config
 	log      hclog.Logger
 
+	occupancy *occupancy // of the data directory
+
 	state    *fsm.FSM
 	cluster  *cluster.Node
 	store    *store.Store
@@ -61,6 +63,9 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 		}
 	}()
 
+	if d.occupancy, err = occupy(ctx, settings.Storage.Path, moveOut); err != nil {
+		return nil, err
+	}
 	// The state comes first: Raft replays into it.
 	if d.state, err = fsm.Open(fsm.Options{Dir: settings.Storage.Path, Logger: log.Named("state"), Fatal: d.fatal}); err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", settings.Storage.Path, err)
@@ -103,7 +108,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	questions := access.New(policies)
 	d.pipeline = pipeline.New(pipeline.Config{
 		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
-		System: d.systemRoutes(questions), Random: rand.Reader,
+		System: d.systemRoutes(questions), Random: rand.Reader, Envelope: server.Envelope,
 		Token:      func(logins token.Logins) []conclave.Route { return token.Routes(questions, logins, rand.Reader) },
 		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Gaps: d.gaps, Logger: log.Named("request"),
 	})
@@ -218,6 +223,9 @@ func (d *daemon) stop() error {
 	}
 	if d.state != nil {
 		errs = append(errs, d.state.Close())
+	}
+	if d.occupancy != nil {
+		errs = append(errs, d.occupancy.leave())
 	}
 	return errors.Join(errs...)
 }
