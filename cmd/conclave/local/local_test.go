@@ -151,8 +151,8 @@ func TestDirectoryThatIsNoLabIsNotTouched(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &lab{s: &client.Session{Err: &strings.Builder{}}, dir: dir}
-	if err := l.makeRoom(); err == nil {
-		t.Error("makeRoom accepts a directory with other things in it")
+	if err := l.makeRoom(); err == nil || !strings.Contains(err.Error(), "thesis.txt") {
+		t.Errorf("makeRoom of a directory with other things in it = %v, want an error that names them", err)
 	}
 	c, err := lay(filepath.Join(dir, "lab"), "conclave", 2, time.Now())
 	if err != nil {
@@ -167,6 +167,42 @@ func TestDirectoryThatIsNoLabIsNotTouched(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Join(dir, "lab"))
 	if err != nil || len(entries) != 1 || entries[0].Name() != "notes" {
 		t.Errorf("after wipe the directory has %v, %v, want what the lab didn't make", entries, err)
+	}
+}
+
+// What the lab didn't make stays, is named, and is named again by the next `up`.
+func TestWipeNamesWhatStays(t *testing.T) {
+	var said strings.Builder
+	l := &lab{s: &client.Session{Err: &said}, dir: filepath.Join(t.TempDir(), "lab")}
+	c, err := lay(l.dir, "conclave", 1, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.save(l.dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		if err := os.WriteFile(filepath.Join(l.dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	down := l.downCommand()
+	down.SetArgs([]string{"--wipe"})
+	if err := down.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const names = "a, b, c, d, e and 1 more"
+	if !strings.Contains(said.String(), names) {
+		t.Errorf("down -wipe says %q, want it to name %s", said.String(), names)
+	}
+	if err := l.makeRoom(); err == nil || !strings.Contains(err.Error(), names) {
+		t.Errorf("makeRoom = %v, want an error that names %s", err, names)
+	}
+	if err := os.RemoveAll(l.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.makeRoom(); err != nil {
+		t.Errorf("makeRoom where nothing is = %v", err)
 	}
 }
 

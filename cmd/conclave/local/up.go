@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -84,9 +85,8 @@ func (l *lab) makeRoom() error {
 	c, err := load(l.dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		entries, err := os.ReadDir(l.dir)
-		if err == nil && len(entries) > 0 {
-			return client.Usagef("%s isn't empty and isn't a lab: name another directory with -dir", l.dir)
+		if names := entries(l.dir); names != "" {
+			return client.Usagef("%s isn't a lab and holds %s: a lab wants a directory to itself. Move that away, or name another directory with -dir", l.dir, names)
 		}
 		return nil
 	case err != nil:
@@ -98,7 +98,30 @@ func (l *lab) makeRoom() error {
 		}
 	}
 	l.say("clearing the lab in %s, which isn't running", l.dir)
-	return c.wipe(l.dir)
+	if err := c.wipe(l.dir); err != nil {
+		return err
+	}
+	return l.makeRoom() // there may be what the lab didn't make
+}
+
+// maxNamed bounds how many files of a directory are named.
+const maxNamed = 5
+
+// entries names what is in a directory; it is empty if nothing is.
+func entries(dir string) string {
+	found, err := os.ReadDir(dir)
+	if err != nil {
+		return ""
+	}
+	var names []string
+	for _, entry := range found[:min(len(found), maxNamed)] {
+		names = append(names, entry.Name())
+	}
+	text := strings.Join(names, ", ")
+	if more := len(found) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // form waits until the nodes have found each other, initialises the vault, opens it and gives it its first mount.
@@ -172,6 +195,10 @@ func (l *lab) downCommand() *cobra.Command {
 			if err := c.wipe(l.dir); err != nil {
 				return err
 			}
+			if names := entries(l.dir); names != "" {
+				l.say("the servers are ended and the lab is removed; %s stays, for it holds what the lab didn't make: %s. Move that away before the next `conclave local up` there", l.dir, names)
+				return nil
+			}
 			l.say("the servers are ended and %s is removed", l.dir)
 			return nil
 		},
@@ -192,7 +219,11 @@ func (l *lab) down(ctx context.Context, c *Cluster) error {
 	}
 	leaving := c.processes()
 	for n := range leaving {
-		errs = append(errs, c.signal(n, syscall.SIGCONT), c.signal(n, syscall.SIGTERM))
+		for _, s := range []syscall.Signal{syscall.SIGCONT, syscall.SIGTERM} {
+			if err := c.signal(n, s); err != nil && !errors.Is(err, errDown) {
+				errs = append(errs, err)
+			}
+		}
 	}
 	graceful, cancel := context.WithTimeout(ctx, downGrace)
 	defer cancel()
@@ -251,7 +282,7 @@ func (c *Cluster) wipe(dir string) error {
 			return err
 		}
 	}
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) == 0 {
+	if entries(dir) == "" {
 		return os.Remove(dir)
 	}
 	return nil
