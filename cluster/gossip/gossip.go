@@ -53,6 +53,7 @@ type Options struct {
 type Gossip struct {
 	list   *memberlist.Memberlist
 	nodeID string
+	listen string // where it listens, "" if it is off
 	onNews func() // called when a node comes, goes or changes
 	logger hclog.Logger
 
@@ -102,6 +103,7 @@ func Start(o Options, self Meta) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
+	g.listen = g.list.LocalNode().Address() // it stays, and memberlist writes it anew with each update
 	return g, nil
 }
 
@@ -161,12 +163,7 @@ func (g *Gossip) Join(addresses []string) int {
 }
 
 // Address is where this node's gossip listens, "" if it is off.
-func (g *Gossip) Address() string {
-	if g.list == nil {
-		return ""
-	}
-	return g.list.LocalNode().Address()
-}
+func (g *Gossip) Address() string { return g.listen }
 
 // Update changes what this node says about itself.
 func (g *Gossip) Update(change func(*Meta)) {
