@@ -81,7 +81,7 @@ func (f *flood) judge(req *conclave.Request, c *call, err error) {
 	switch {
 	case c != nil && c.caller != nil:
 		f.prove(req.Token)
-	case conclave.Is(err, conclave.Denied):
+	case err != nil:
 		f.fail(network(req.Remote.Addr()), req.Token)
 	}
 }

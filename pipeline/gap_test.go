@@ -201,3 +201,24 @@ func FuzzDecodeGap(f *testing.F) {
 		}
 	})
 }
+
+// A login that fails counts whatever its error is.
+func TestFailedLoginsCountAsFailures(t *testing.T) {
+	b := newBench(t, conclave.WriteRoute(conclave.Update, "probe", "Logs in.",
+		func(context.Context, conclave.Tx, *conclave.None) (*conclave.None, error) {
+			return nil, conclave.Errorf(conclave.Invalid, "invalid role or secret id")
+		}).With(conclave.Public))
+	b.pipeline.flood.now = func() time.Time { return time.Unix(0, 0) }
+	login := func() error {
+		_, err := b.pipeline.Handle(t.Context(), &conclave.Request{ID: "r", Operation: conclave.Update, Path: "sys/probe"})
+		return err
+	}
+	for i := range addressBurst {
+		if err := login(); !conclave.Is(err, conclave.Invalid) {
+			t.Fatalf("login %d: %v", i, err)
+		}
+	}
+	if err := login(); !conclave.Is(err, conclave.Limited) {
+		t.Errorf("after %d failures: %v", addressBurst, err)
+	}
+}
