@@ -56,6 +56,9 @@ type Request struct {
 	Header map[string][]string
 	// PeerCertificates is the client's verified TLS chain, DER, leaf first; nil without one.
 	PeerCertificates [][]byte
+	// PresentedCertificates is what the client presented in the TLS handshake, DER, leaf first, whoever signed it; nil if
+	// it presented nothing. TLS has shown that the client holds the leaf's key, and no more.
+	PresentedCertificates [][]byte
 	// Help asks for the route's documentation instead of its execution.
 	Help bool
 }

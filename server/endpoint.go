@@ -168,7 +168,7 @@ func (e *endpoint) parseHead(r *http.Request, req *conclave.Request) (query url.
 		}
 	}
 	if r.TLS != nil {
-		req.PeerCertificates = verifiedChain(r.TLS)
+		req.PeerCertificates, req.PresentedCertificates = verifiedChain(r.TLS), presented(r.TLS)
 	}
 	e.keepHeaders(r, req)
 	return query, nil
@@ -328,4 +328,16 @@ func verifiedChain(state *tls.ConnectionState) [][]byte {
 		chain[i] = cert.Raw
 	}
 	return chain
+}
+
+// presented are the certificates that the client sent, DER, leaf first; nil if it sent none.
+func presented(state *tls.ConnectionState) [][]byte {
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return nil
+	}
+	certs := make([][]byte, len(state.PeerCertificates))
+	for i, cert := range state.PeerCertificates {
+		certs[i] = cert.Raw
+	}
+	return certs
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -70,6 +71,7 @@ func TestClientCertificates(t *testing.T) {
 		{"optional and given", config.TLS{ClientCAFile: ca.caFile()}, []tls.Certificate{mine}, true, true},
 		{"optional and absent", config.TLS{ClientCAFile: ca.caFile()}, nil, true, false},
 		{"no CA: not verified, not passed on", config.TLS{}, []tls.Certificate{mine}, true, false},
+		{"no CA: of any authority", config.TLS{}, []tls.Certificate{theirs}, true, false},
 		{"not asked for", config.TLS{NoClientCert: true}, []tls.Certificate{mine}, true, false},
 	} {
 		rec := &recorder{resp: &conclave.Response{}}
@@ -94,6 +96,10 @@ func TestClientCertificates(t *testing.T) {
 		}
 		if tc.works && (len(rec.seen.PeerCertificates) > 0) != tc.verified {
 			t.Errorf("%s: %d certificates reached the pipeline", tc.name, len(rec.seen.PeerCertificates))
+		}
+		presented := len(tc.client) > 0 && !tc.settings.NoClientCert
+		if tc.works && ((len(rec.seen.PresentedCertificates) > 0) != presented || presented && !bytes.Equal(rec.seen.PresentedCertificates[0], tc.client[0].Certificate[0])) {
+			t.Errorf("%s: %d presented certificates reached the pipeline", tc.name, len(rec.seen.PresentedCertificates))
 		}
 	}
 }

@@ -32,6 +32,7 @@ type Harness struct {
 	engine        conclave.Engine
 	router        *conclave.Router
 	header        map[string][]string
+	change        func(*conclave.Request)
 	remote        netip.AddrPort
 	authorize     func(op conclave.Operation, path string) bool
 	answersAbsent []string // patterns
@@ -77,6 +78,11 @@ func Header(header map[string][]string) Option { return func(h *Harness) { h.hea
 // Remote sets the address that requests come from; without it they come from none.
 func Remote(address netip.Addr) Option {
 	return func(h *Harness) { h.remote = netip.AddrPortFrom(address, 50000) }
+}
+
+// Request changes each request before the engine sees it: where it comes from, which certificates it presents.
+func Request(change func(*conclave.Request)) Option {
+	return func(h *Harness) { h.change = change }
 }
 
 // Fast leaves out the checks that cost time: purity and unchanged values. It is for benchmarks.
@@ -142,6 +148,22 @@ func (h *Harness) begin(request *conclave.Request, writable bool) *tx {
 	return newTx(&h.setting, h.state.part(h), request, writable, &progress{})
 }
 
+// RenewLogin has an auth method look at a login again, in a request to renew the login's token.
+func (h *Harness) RenewLogin(login *conclave.Login) (*conclave.TokenTerms, error) {
+	h.t.Helper()
+	renewer, ok := h.engine.(conclave.Renewer)
+	if !ok {
+		h.t.Fatalf("%s has no say in renewals", h.engine.Kind())
+	}
+	request := &conclave.Request{ID: "renewal", Operation: conclave.Update, Path: "auth/token/renew-self", Header: h.header}
+	if h.change != nil {
+		h.change(request)
+	}
+	view := h.begin(request, false)
+	defer view.checkLent()
+	return renewer.RenewLogin(context.Background(), view, login)
+}
+
 // Store puts a value into storage, past the engine: old formats, damage.
 func (h *Harness) Store(path string, value []byte) {
 	h.t.Helper()
@@ -184,6 +206,9 @@ func (h *Harness) DoJSON(op conclave.Operation, path string, body []byte) (*conc
 		return nil, err
 	}
 	request := &conclave.Request{ID: fmt.Sprintf("request-%d", h.state.requests), Operation: op, Path: h.mount.Path + path, Fields: fields, Body: body, Header: h.header, Remote: h.remote}
+	if h.change != nil {
+		h.change(request)
+	}
 	if route.Gather != nil {
 		first := h.begin(request, false)
 		gathered, err := route.Gather(first, in)
