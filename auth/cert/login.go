@@ -1,0 +1,181 @@
+package cert
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"conclave"
+)
+
+const loginDoc = `Log in with the certificate of the TLS connection.
+The first role, in order of names, that trusts the certificate gives the token; a role that is named, no other.`
+
+var (
+	errDenied   = conclave.Errorf(conclave.Denied, "permission denied")
+	errOther    = conclave.Errorf(conclave.Invalid, "client identity during renewal not matching client identity used during login")
+	errRoleGone = conclave.Errorf(conclave.Invalid, "the role that the token was got with is gone: log in again")
+	errPolicies = conclave.Errorf(conclave.Invalid, "policies have changed, not renewing")
+)
+
+type loginIn struct {
+	Name string `json:"name" doc:"The role to log in with; empty for any."`
+}
+
+// origin is what a token keeps of its login.
+type origin struct {
+	Role        string   `json:"role"`
+	Fingerprint []byte   `json:"sha256"` // SHA-256 of the leaf, DER
+	Policies    []string `json:"policies"`
+	// VouchedUntil is when the OCSP answers of the login end; zero if there were none or they didn't say.
+	VouchedUntil time.Time `json:"vouched_until"`
+}
+
+func roleOf(in *loginIn) (string, error) {
+	if in.Name == "" {
+		return "", nil
+	}
+	return canonicalName(in.Name)
+}
+
+// gatherLogin finds what must be asked of OCSP responders: for each candidate, up to the first that needs none.
+func gatherLogin(view conclave.View, in any) (any, error) {
+	found, _, err := loginCandidates(view, in.(*loginIn))
+	if err != nil {
+		return nil, err
+	}
+	var questions []question
+	for _, c := range found {
+		if !c.OCSPEnabled || len(questions) == maxQuestions {
+			break
+		}
+		if q, ok := questionFor(c); ok {
+			questions = append(questions, q)
+		}
+	}
+	return questions, nil
+}
+
+func loginCandidates(view conclave.View, in *loginIn) ([]candidate, *x509.Certificate, error) {
+	name, err := roleOf(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	certs, err := presented(view.Request())
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := candidates(view, certs, name)
+	return found, certs[0], err
+}
+
+// askResponders answers the questions of a login: role → answers.
+func askResponders(ctx context.Context, _ *conclave.Request, _ any) (any, error) {
+	questions, _ := conclave.Gathered[[]question](ctx)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	answers := make(map[string][]answer, len(questions))
+	if len(questions) == 0 {
+		return answers, nil
+	}
+	client := newResponderClient()
+	for i := range questions {
+		answers[questions[i].Role] = questions[i].ask(ctx, client)
+	}
+	return answers, nil
+}
+
+func login(ctx context.Context, tx conclave.Tx, in *loginIn) (*conclave.Response, error) {
+	found, leaf, err := loginCandidates(tx, in)
+	if err != nil {
+		return nil, err
+	}
+	answers, _ := conclave.Prepared[map[string][]answer](ctx)
+	var refusal *conclave.Error
+	for _, c := range found {
+		var until time.Time
+		if c.OCSPEnabled {
+			var why *conclave.Error
+			if until, why = c.verdict(tx, answers[c.name]); why != nil {
+				refusal = why
+				continue
+			}
+		}
+		if !conclave.MayComeFrom(c.BoundCIDRs, tx.Request().Remote.Addr()) {
+			return nil, errDenied
+		}
+		return c.login(tx, leaf, until)
+	}
+	return nil, refusal
+}
+
+func (t *trusted) login(view conclave.View, leaf *x509.Certificate, vouchedUntil time.Time) (*conclave.Response, error) {
+	c, err := loadConfig(view)
+	if err != nil {
+		return nil, err
+	}
+	fingerprint := sha256.Sum256(leaf.Raw)
+	internal, err := json.Marshal(origin{Role: t.name, Fingerprint: fingerprint[:], Policies: t.Policies, VouchedUntil: vouchedUntil})
+	if err != nil {
+		return nil, err
+	}
+	made := &conclave.Login{Alias: conclave.Alias{Name: leaf.Subject.CommonName}, Terms: t.TokenTerms, Metadata: t.metadata(leaf),
+		DisplayName: t.DisplayName, Role: t.name, Renewable: true, Internal: internal}
+	if c.IdentityMetadata {
+		made.Alias.Metadata = t.metadata(leaf)
+	}
+	return &conclave.Response{Login: made}, nil
+}
+
+// RenewLogin refuses unless the connection presents the very certificate of the login, and the role still trusts it. OCSP
+// responders aren't asked again: what they said at the login counts until it ends.
+func (Engine) RenewLogin(_ context.Context, view conclave.View, login *conclave.Login) (*conclave.TokenTerms, error) {
+	var from origin
+	if err := json.Unmarshal(login.Internal, &from); err != nil {
+		return nil, errRoleGone
+	}
+	role, err := loadRole(view, from.Role)
+	if err != nil {
+		return nil, err
+	}
+	if role == nil {
+		return nil, errRoleGone
+	}
+	c, err := loadConfig(view)
+	if err != nil {
+		return nil, err
+	}
+	if !c.DisableBinding {
+		if err := from.check(view, role); err != nil {
+			return nil, err
+		}
+	}
+	if !slices.Equal(slices.Sorted(slices.Values(role.Policies)), slices.Sorted(slices.Values(from.Policies))) {
+		return nil, errPolicies
+	}
+	terms := role.TokenTerms
+	return &terms, nil
+}
+
+// check holds what the connection presents against what the login presented and against the role as it is now.
+func (o *origin) check(view conclave.View, role *trusted) error {
+	certs, err := presented(view.Request())
+	if err != nil {
+		return err
+	}
+	fingerprint := sha256.Sum256(certs[0].Raw)
+	if subtle.ConstantTimeCompare(fingerprint[:], o.Fingerprint) != 1 {
+		return errOther
+	}
+	if _, err := candidates(view, certs, role.name); err != nil {
+		return err
+	}
+	if role.OCSPEnabled && !role.OCSPFailOpen && (o.VouchedUntil.IsZero() || view.Reached(o.VouchedUntil)) {
+		return errLoginAgain
+	}
+	return nil
+}
