@@ -2,6 +2,7 @@ package main
 
 import (
 	"conclave"
+	"conclave/auth/cert"
 	"conclave/engine/cubbyhole"
 	"conclave/engine/kv"
 )
@@ -9,6 +10,7 @@ import (
 // plugins is the one list of secrets engines and auth methods that can be mounted.
 func plugins() []conclave.Plugin {
 	return []conclave.Plugin{
+		cert.Plugin(),
 		cubbyhole.Plugin(),
 		kv.Plugin(),
 	}
