@@ -40,7 +40,8 @@ type verifyOutput struct {
 	FaultAt uint64 `json:"fault_seq,omitempty" doc:"Its number."`
 }
 
-// auditLogRoutes let auditors compare and check the log of each node. Each is answered by the node that is asked.
+// auditLogRoutes let auditors compare and check the log of each node. Each is answered by the node that is asked. What it
+// takes to export a full log, so that it can be dropped, is urgent.
 func (d *daemon) auditLogRoutes() []conclave.Route {
 	head := conclave.ReadRoute(conclave.Read, "audit-head", "Where this node's audit log stands: number of records, head of the chain, root of the tree.",
 		prepared[auditHead])
@@ -49,13 +50,13 @@ func (d *daemon) auditLogRoutes() []conclave.Route {
 		return &out, nil
 	}
 	verify := conclave.ReadRoute(conclave.Read, "audit-verify",
-		"Check every record that this node keeps: checksums, chain, tree, and that each record is what was committed to.", preparedVerify).With(conclave.Sudo)
+		"Check every record that this node keeps: checksums, chain, tree, and that each record is what was committed to.", preparedVerify).With(conclave.Sudo, conclave.Urgent)
 	verify.Prepare = func(ctx context.Context, _ *conclave.Request, in any) (any, error) {
 		input, _ := in.(*verifyInput)
 		return d.verifyAudit(ctx, input.Seq)
 	}
 	page := conclave.ReadRoute(conclave.Read, "audit-log",
-		"A part of this node's audit log, with salts and records, as lines of an export that verifies without any key.", preparedPage).With(conclave.Sudo)
+		"A part of this node's audit log, with salts and records, as lines of an export that verifies without any key.", preparedPage).With(conclave.Sudo, conclave.Urgent)
 	page.Prepare = func(ctx context.Context, _ *conclave.Request, in any) (any, error) {
 		input, _ := in.(*pageInput)
 		return d.auditPage(ctx, input)

@@ -109,6 +109,8 @@ var series = []struct {
 	{"conclave_audit_gap_records_total", "Records of how many answers left without one, committed by this node.", true, func(d *daemon) float64 { return float64(d.gaps.Recorded()) }},
 	{"conclave_audit_records_total", "Records in the replicated audit log.", true, func(d *daemon) float64 { return float64(d.state.Stats().AuditRecords) }},
 	{"conclave_audit_bytes", "Bytes of the replicated audit log on this node.", false, func(d *daemon) float64 { return float64(d.state.Stats().AuditBytes) }},
+	{"conclave_audit_max_bytes", "Bytes of the replicated audit log from which on requests are refused.", false, func(d *daemon) float64 { return float64(d.state.Audit().Capacity()) }},
+	{"conclave_audit_epoch", "Number of the audit log's epoch.", false, func(d *daemon) float64 { return float64(d.state.Audit().Shown().Epoch) }},
 	{"conclave_state_bytes", "Bytes of the state on this node's disk.", false, func(d *daemon) float64 { return float64(d.state.Stats().StateBytes) }},
 	{"conclave_state_snapshots_total", "Snapshots made by this node.", true, func(d *daemon) float64 { return float64(d.state.Stats().Snapshots) }},
 }

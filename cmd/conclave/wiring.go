@@ -67,7 +67,8 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 		return nil, err
 	}
 	// The state comes first: Raft replays into it.
-	if d.state, err = fsm.Open(fsm.Options{Dir: settings.Storage.Path, Logger: log.Named("state"), Fatal: d.fatal}); err != nil {
+	if d.state, err = fsm.Open(fsm.Options{Dir: settings.Storage.Path, AuditCapacity: settings.Audit.MaxSize,
+		Logger: log.Named("state"), Fatal: d.fatal}); err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", settings.Storage.Path, err)
 	}
 	hpke, err := loadHPKE(filepath.Join(settings.Storage.Path, hpkeFile))
@@ -179,6 +180,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	d.cluster.WhileLeader("re-encryption", d.vault.Reencrypt)
 	d.cluster.WhileLeader("expiry", d.expireTokens)
 	d.cluster.WhileLeader("members", d.signMembers)
+	d.cluster.WhileLeader("audit epochs", d.keepEpochsShort)
 	return group.Wait()
 }
 

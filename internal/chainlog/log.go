@@ -319,6 +319,9 @@ func (l *Log) Bytes() int64 { return l.bytes.Load() }
 // and pruned. Append goes on regardless, since what is committed must be applied.
 func (l *Log) Full() bool { return l.Bytes() >= l.options.Capacity }
 
+// Capacity is the size in bytes from which on Full reports true.
+func (l *Log) Capacity() int64 { return l.options.Capacity }
+
 // Read visits the records from number from on, in order, up to what was flushed when it began, until visit returns
 // false. A frame's box is valid until visit returns. Errors: ErrPruned, ctx's, and damage, which names the record.
 func (l *Log) Read(ctx context.Context, from uint64, visit func(Frame) (more bool)) error {

@@ -30,6 +30,7 @@ type Config struct {
 	Cluster   Cluster
 	Seal      Seal
 	Telemetry Telemetry
+	Audit     Audit
 	// AuditDirectories are where audit files may be made through the API; none: nowhere.
 	AuditDirectories []string
 

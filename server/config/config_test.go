@@ -56,6 +56,7 @@ func TestGoldenConfiguration(t *testing.T) {
 			SecretFile: "/etc/conclave/secret"},
 		Seal:             Seal{Type: "static", KeyID: "2026", Key: KeySource{File: "/etc/conclave/key"}, PreviousID: "2025", PreviousKey: KeySource{Env: "OLD_KEY"}},
 		Telemetry:        Telemetry{PrometheusRetention: 12 * time.Hour},
+		Audit:            Audit{MaxSize: 200 << 30, EpochMaxAge: 30 * 24 * time.Hour, EpochMaxRecords: 50_000_000},
 		AuditDirectories: []string{"/var/log/conclave"},
 		APIAddr:          "https://vault-1:8200", ClusterAddr: "vault-1:8201", ClusterName: "prod", VersionReported: "1.19.5",
 		LogLevel: "debug", LogFormat: "json", PIDFile: "/run/conclave.pid",
@@ -93,7 +94,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("listener = %+v", ln)
 	}
 	if c.LogLevel != "info" || c.Storage.LogStore != "wal" || c.Seal.Type != "shamir" || c.Cluster.BootstrapExpect != 1 ||
-		c.MaxLeaseTTL != 768*time.Hour || c.VersionReported != "1.20.0" || c.Cluster.GossipAddr != "0.0.0.0:8302" {
+		c.Audit != (Audit{MaxSize: 64 << 30}) || c.MaxLeaseTTL != 768*time.Hour || c.VersionReported != "1.20.0" || c.Cluster.GossipAddr != "0.0.0.0:8302" {
 		t.Errorf("configuration = %+v", c)
 	}
 }
@@ -169,6 +170,12 @@ func TestErrorsNameFileLineAndReason(t *testing.T) {
 		{"retry_join of nobody", "storage \"raft\" {\n retry_join {\n }\n}", 7, "leader_api_addr"},
 		{"two log stores", "storage \"raft\" {\n log_store = \"wal\"\n raft_wal = true\n}", 8, "contradicts"},
 		{"audit", "audit {\n directories = [\"var\"]\n}", 7, "absolute"},
+		{"small audit log", "audit {\n max_size = \"1MiB\"\n}", 7, "max_size: must be 16 MiB or more"},
+		{"size in other units", "audit {\n max_size = \"64GB\"\n}", 7, "max_size: must be a number of bytes, or a size such as 64GiB"},
+		{"size beyond all", "audit {\n max_size = \"9999999999TiB\"\n}", 7, "max_size: must be a number"},
+		{"negative size", "audit {\n max_size = -1\n}", 7, "max_size: must be a number"},
+		{"short epochs", "audit {\n epoch_max_age = \"1m\"\n}", 7, "epoch_max_age: must be an hour or more"},
+		{"small epochs", "audit {\n epoch_max_records = 3\n}", 7, "epoch_max_records: must be a whole number from 1000"},
 		{"other listener", `listener "udp" {}`, 6, "tcp"},
 		{"no label", `listener {}`, 6, "tcp"},
 		{"same address", "listener \"tcp\" {\n tls_disable = true\n}", 6, "same address"},

@@ -45,9 +45,7 @@ func (l *loader) topLevel() map[string]setter {
 	known["cluster"] = func(v value) { v.block(0, l.clusterSettings()) }
 	known["seal"] = l.seal
 	known["telemetry"] = func(v value) { v.block(0, l.telemetrySettings()) }
-	known["audit"] = func(v value) {
-		v.block(0, allOnce(map[string]setter{"directories": list(&l.AuditDirectories)}))
-	}
+	known["audit"] = func(v value) { v.block(0, l.auditSettings()) }
 	return known
 }
 
@@ -257,6 +255,9 @@ func (l *loader) defaults() {
 	orTime(&l.DefaultLeaseTTL, min(DefaultLeaseTTL, l.MaxLeaseTTL))
 	orTime(&l.MaxRequestDuration, 90*time.Second)
 	orTime(&l.Telemetry.PrometheusRetention, 24*time.Hour)
+	if l.Audit.MaxSize == 0 {
+		l.Audit.MaxSize = DefaultAuditSize
+	}
 	l.Cluster.BootstrapExpect = max(l.Cluster.BootstrapExpect, 1)
 	for _, join := range l.Storage.RetryJoin {
 		if !slices.Contains(l.Cluster.Join, join.GossipAddr) {
@@ -285,6 +286,7 @@ func (l *loader) check() {
 		l.failOn("version_reported", "version_reported must be three numbers with dots between them, which clients parse")
 	}
 	l.checkAddresses()
+	l.checkAudit()
 	c := &l.Cluster
 	if (len(c.Join) > 0 || c.BootstrapExpect > 1) && c.SecretFile == "" {
 		at := l.seen["cluster.join"]

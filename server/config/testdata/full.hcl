@@ -78,6 +78,9 @@ telemetry {
 
 audit {
   directories = ["/var/log/conclave"]
+  max_size = "200GiB"
+  epoch_max_age = "720h"
+  epoch_max_records = 50000000
 }
 
 plugin_directory = "/usr/lib/vault"
