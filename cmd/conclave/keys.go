@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -62,6 +64,29 @@ func writeNew(path string, content []byte) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// ownSecretFile is the cluster secret of a node that was given none, in its data directory.
+const ownSecretFile = "cluster.secret"
+
+// clusterSecret reads the file that lets nodes find each other. A node that is told of no others, and of no file, makes
+// one in its data directory: with a copy of it others can ask to join later.
+func clusterSecret(path, dataDir string) ([]byte, error) {
+	if path == "" {
+		path = filepath.Join(dataDir, ownSecretFile)
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			secret := make([]byte, 32)
+			_, _ = rand.Read(secret) // never fails
+			if err := writeNew(path, []byte(hex.EncodeToString(secret)+"\n")); err != nil {
+				return nil, fmt.Errorf("make the cluster secret: %w", err)
+			}
+		}
+	}
+	secret, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster secret: %w", err)
+	}
+	return bytes.TrimSpace(secret), nil
 }
 
 // staticSealKey reads the 32-byte key of the static seal from where the configuration says; nil without such a seal.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -241,7 +240,7 @@ func (d *daemon) recorderForget() {
 // clusterConfig is what the settings mean for the cluster's node.
 func (d *daemon) clusterConfig(hpkePublic []byte) (cluster.Config, error) {
 	s := d.settings
-	secret, err := clusterSecret(s.Cluster.SecretFile)
+	secret, err := clusterSecret(s.Cluster.SecretFile, s.Storage.Path)
 	if err != nil {
 		return cluster.Config{}, err
 	}
@@ -251,7 +250,7 @@ func (d *daemon) clusterConfig(hpkePublic []byte) (cluster.Config, error) {
 	}
 	return cluster.Config{
 		NodeID: s.Storage.NodeID, DataDir: s.Storage.Path,
-		ClusterAddress: s.Listeners[0].ClusterAddress, AdvertiseAddress: s.ClusterAddr,
+		ClusterAddress: s.ClusterListen(), AdvertiseAddress: s.ClusterAddr,
 		GossipAddress: s.Cluster.GossipAddr, APIAddress: s.APIAddr, Join: s.Cluster.Join, Secret: secret,
 		BootstrapExpect: s.Cluster.BootstrapExpect, AdmitToken: s.Cluster.AdmitToken, Version: version, LogStore: logStore,
 		HPKEPublic: hpkePublic, CertificateFile: s.Cluster.TLSCertFile, KeyFile: s.Cluster.TLSKeyFile, CAFile: s.Cluster.TLSCAFile,
@@ -268,15 +267,3 @@ func (d *daemon) fatal(err error) {
 
 // exitFatal is the exit code of a node that stops rather than risk what it acknowledged.
 const exitFatal = 3
-
-// clusterSecret reads the file that lets nodes find each other.
-func clusterSecret(path string) ([]byte, error) {
-	if path == "" {
-		return nil, errors.New("cluster.secret_file is needed: a file of at least 16 random bytes, the same on all nodes")
-	}
-	secret, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the cluster secret: %w", err)
-	}
-	return bytes.TrimSpace(secret), nil
-}

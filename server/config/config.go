@@ -34,8 +34,8 @@ type Config struct {
 	// AuditDirectories are where audit files may be made through the API; none: nowhere.
 	AuditDirectories []string
 
-	APIAddr         string // URL that clients reach this node at
-	ClusterAddr     string // host:port that other nodes reach this node at
+	APIAddr         string // URL that clients reach this node at; default from the listener or ClusterAddr
+	ClusterAddr     string // host:port that other nodes reach this node at; default from the listener or APIAddr
 	ClusterName     string
 	VersionReported string // default DefaultVersion
 	LogLevel        string // trace, debug, info (default), warn, error
@@ -55,7 +55,8 @@ type Config struct {
 type Listener struct {
 	Kind    string // "tcp" or "unix"
 	Address string // host:port or the socket's path
-	// ClusterAddress is the host:port that the node listens on for other nodes; default the port after Address's.
+	// ClusterAddress is the host:port that the node listens on for other nodes: one of all listeners; default the port
+	// after the first one's Address.
 	ClusterAddress string
 	TLS            *TLS // nil: plain, on loopback or because tls_disable says so
 

@@ -154,6 +154,10 @@ func TestErrorsNameFileLineAndReason(t *testing.T) {
 		{"api_addr", `api_addr = "vault:8200"`, 6, "URL"},
 		{"template", `api_addr = "https://{{ GetPrivateIP }}:8200"`, 6, "URL"},
 		{"cluster_addr", `cluster_addr = "https://:1"`, 6, "host:port"},
+		{"nowhere for nodes", `cluster_addr = "0.0.0.0:8201"`, 6, "0.0.0.0 is no such place"},
+		{"nowhere for clients", `api_addr = "https://[::]:8200"`, 6, ":: is no such place"},
+		{"nodes in two places", "listener \"tcp\" {\n address = \"127.0.0.1:1\"\n cluster_address = \"127.0.0.1:2\"\n tls_disable = true\n}\n" +
+			"listener \"tcp\" {\n address = \"127.0.0.1:3\"\n cluster_address = \"127.0.0.1:4\"\n tls_disable = true\n}", 11, "another cluster_address"},
 		{"version", `version_reported = "v1.20"`, 6, "three numbers"},
 		{"seal of others", `seal "awskms" {}`, 6, "shamir"},
 		{"two seals", "seal \"shamir\" {}\nseal \"static\" {\n key_file = \"/k\"\n}", 7, "already one"},
@@ -245,9 +249,63 @@ func TestWhatIsMissingIsAnError(t *testing.T) {
 	}
 }
 
+// listening is a configuration with a listener of these lines, and with others after its storage.
+func listening(listener, more string) string {
+	return "listener \"tcp\" {\n tls_disable = true\n " + listener + "\n}\nstorage \"raft\" { path = \"/data\" }\n" + more
+}
+
+func TestAddressesFollowFromEachOther(t *testing.T) {
+	for _, tc := range []struct{ listener, more, listen, cluster, api string }{
+		{"", "", "127.0.0.1:8201", "127.0.0.1:8201", "http://127.0.0.1:8200"},
+		{`address = "10.0.0.1:1"`, "", "10.0.0.1:2", "10.0.0.1:2", "http://10.0.0.1:1"},
+		{`address = "[fd00::1]:1"`, "", "[fd00::1]:2", "[fd00::1]:2", "http://[fd00::1]:1"},
+		{`address = "0.0.0.0:1"`, `cluster_addr = "v:9"`, "0.0.0.0:2", "v:9", "http://v:1"},
+		{`address = ":1"`, `api_addr = "https://v"`, ":2", "v:2", "https://v"},
+		{`address = ":1"`, "api_addr = \"https://v\"\ncluster_addr = \"w:9\"", ":2", "w:9", "https://v"},
+		{"address = \"0.0.0.0:1\"\n cluster_address = \"10.0.0.1:7\"", "", "10.0.0.1:7", "10.0.0.1:7", "http://10.0.0.1:1"},
+		{"address = \"10.0.0.1:1\"\n cluster_address = \"[::]:7\"", `api_addr = "https://v:8200"`, "[::]:7", "v:7", "https://v:8200"},
+		{`address = "127.0.0.1:0"`, "", "127.0.0.1:0", "", ""},
+	} {
+		// What a unix listener before it has no address for, the node doesn't take from it.
+		text := "listener \"unix\" { address = \"/s\" }\n" + listening(tc.listener, tc.more)
+		c, _, err := Load([]string{write(t, map[string]string{"c.hcl": text})}, environ(nil))
+		if err != nil {
+			t.Errorf("%s %s: %v", tc.listener, tc.more, err)
+			continue
+		}
+		if c.ClusterListen() != tc.listen || c.ClusterAddr != tc.cluster || c.APIAddr != tc.api {
+			t.Errorf("%s %s: listens on %q, reached at %q and %q, want %q, %q and %q", tc.listener, tc.more, c.ClusterListen(), c.ClusterAddr, c.APIAddr, tc.listen, tc.cluster, tc.api)
+		}
+	}
+}
+
+// A node that listens on every address would tell others that it is reached at none.
+func TestNodeThatNobodyCanReachIsRefused(t *testing.T) {
+	for listener, says := range map[string]string{
+		`address = "0.0.0.0:8200"`:       `set cluster_addr = "HOST:8201" for nodes, or api_addr = "http://HOST:8200" for clients`,
+		`address = "[::]:1"`:             `"HOST:2"`,
+		`address = ":1"`:                 `"HOST:2"`,
+		`address = "[::ffff:0.0.0.0]:1"`: `"HOST:2"`,
+		"address = \"127.0.0.1:1\"\n cluster_address = \"0.0.0.0:7\"": `"HOST:7"`,
+		`address = "127.0.0.1:65535"`:                                 "no port after 65535",
+	} {
+		file := filepath.Join(write(t, map[string]string{"c.hcl": "# one\n" + listening(listener, "")}), "c.hcl")
+		_, _, err := Load([]string{file}, environ(nil))
+		var e *Error
+		if !errors.As(err, &e) || e.File != file || e.Line != 2 || !strings.Contains(e.Reason, says) {
+			t.Errorf("%s: Load = %v, want an error in line 2: …%s…", listener, err, says)
+		}
+	}
+	file := write(t, map[string]string{"c.hcl": "listener \"unix\" { address = \"/s\" }\nstorage \"raft\" { path = \"/data\" }\n"})
+	if _, _, err := Load([]string{file}, environ(nil)); err == nil || !strings.Contains(err.Error(), `needs a listener "tcp"`) {
+		t.Errorf("a node with a socket alone: Load = %v", err)
+	}
+}
+
 func TestPlainTextBeyondLoopbackIsWarnedOf(t *testing.T) {
 	for address, warned := range map[string]bool{"127.0.0.1:1": false, "localhost:1": false, "[::1]:1": false, "0.0.0.0:1": true, ":1": true} {
-		_, warnings, err := Load([]string{write(t, map[string]string{"c.hcl": strings.Replace(small, "tls_disable", "address = \""+address+"\"\n tls_disable", 1)})}, nil)
+		_, warnings, err := Load([]string{write(t, map[string]string{"c.hcl": strings.Replace(small, "tls_disable", "address = \""+address+"\"\n tls_disable", 1) +
+			"api_addr = \"http://vault-1:8200\"\n"})}, nil)
 		if err != nil || (len(warnings) > 0) != warned {
 			t.Errorf("%s: %v, warnings %v", address, err, warnings)
 		}

@@ -285,7 +285,7 @@ func (l *loader) check() {
 	if !validVersion(l.VersionReported) {
 		l.failOn("version_reported", "version_reported must be three numbers with dots between them, which clients parse")
 	}
-	l.checkAddresses()
+	l.addresses()
 	l.checkAudit()
 	c := &l.Cluster
 	if (len(c.Join) > 0 || c.BootstrapExpect > 1) && c.SecretFile == "" {
@@ -312,43 +312,6 @@ func (l *loader) check() {
 	}
 }
 
-func (l *loader) checkAddresses() {
-	if l.APIAddr != "" {
-		if u, err := url.Parse(l.APIAddr); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil {
-			l.failOn("api_addr", "api_addr must be a URL such as https://vault-1.example.com:8200")
-		}
-	}
-	if l.ClusterAddr != "" {
-		addr := strings.TrimSuffix(strings.TrimPrefix(l.ClusterAddr, "https://"), "/")
-		if !strings.Contains(addr, ":") {
-			addr = net.JoinHostPort(addr, strconv.Itoa(DefaultRaftPort))
-		}
-		if !isHostPort(addr) {
-			l.failOn("cluster_addr", "cluster_addr must be a host:port or https://host:port")
-		}
-		l.ClusterAddr = addr
-	}
-	if !isHostPort(l.Cluster.GossipAddr) {
-		l.failOn("cluster.gossip_addr", "gossip_addr must be a host:port")
-	}
-	for i, addr := range l.Cluster.Join {
-		if !strings.Contains(addr, ":") {
-			addr = net.JoinHostPort(addr, strconv.Itoa(DefaultGossipPort))
-			l.Cluster.Join[i] = addr
-		}
-		if !isHostPort(addr) {
-			l.failOn("cluster.join", "join must be a list of host:port")
-		}
-	}
-}
-
-// isHostPort reports whether addr is a host and a port number; templates are none.
-func isHostPort(addr string) bool {
-	host, port, err := net.SplitHostPort(addr)
-	n, e := strconv.ParseUint(port, 10, 16)
-	return err == nil && e == nil && n > 0 && host != "" && !strings.ContainsAny(host, "{}/ @")
-}
-
 func validVersion(version string) bool {
 	parts := strings.Split(version, ".")
 	for _, part := range parts {
@@ -357,11 +320,4 @@ func validVersion(version string) bool {
 		}
 	}
 	return len(parts) == 3
-}
-
-// validListen is isHostPort for an address to listen on, where port 0 and no host are fine.
-func validListen(addr string) bool {
-	host, port, err := net.SplitHostPort(addr)
-	_, e := strconv.ParseUint(port, 10, 16)
-	return err == nil && e == nil && !strings.ContainsAny(host, "{}/ @")
 }
