@@ -38,6 +38,9 @@ func (n *Node) commit(ctx context.Context, tx *fsm.Transaction, urgent bool) (fs
 	if n.Removed() {
 		return fsm.Outcome{}, unavailable("this node was removed from the cluster", 0) // no leader will ever take it
 	}
+	if err := n.Refused(); err != nil {
+		return fsm.Outcome{}, err
+	}
 	return n.sender.Commit(ctx, tx, urgent)
 }
 

@@ -122,7 +122,7 @@ func (n *Node) lead(ctx context.Context) error {
 	w := &termWork{ctx: ctx}
 	n.mu.Lock()
 	n.term = w
-	own := []chore{{"members", n.tendMembers}, {"clock", n.steerClock}, {"handover", n.handOver}, {"stall", n.watchStall}}
+	own := []chore{{"members", n.tendMembers}, {"clock", n.steerClock}, {"handover", n.handOver}, {"stall", n.watchStall}, {"state hashes", n.checker.WhileLeader}}
 	for _, c := range append(own, n.chores...) {
 		n.startLocked(w, c)
 	}
@@ -247,6 +247,9 @@ func (n *Node) handOver(ctx context.Context) error {
 			return nil
 		}
 		to, ok := n.successor(true)
+		if !ok && n.Refused() != nil {
+			to, ok = n.successor(false)
+		}
 		if !ok {
 			return nil
 		}

@@ -17,6 +17,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"google.golang.org/grpc"
 
+	"conclave/cluster/agreement"
 	"conclave/cluster/clock"
 	"conclave/cluster/disk"
 	"conclave/cluster/gossip"
@@ -59,12 +60,14 @@ type Node struct {
 	order    *ordering.Order
 	sender   *ordering.Sender
 	clock    *clock.Clock
+	checker  *agreement.Checker
 	stalls   atomic.Uint64
 	health   *health
 	joinKey  []byte
 	started  time.Time
 	origin   atomic.Pointer[disk.Origin]
 	ready    atomic.Bool
+	refusal  atomic.Pointer[error] // why this node doesn't serve any more
 	signer   atomic.Pointer[signer]
 	seed     atomic.Pointer[func() int64] // cluster time by the clocks of those present when the cluster was founded
 	notify   chan bool                    // from Raft: leadership gained or lost
@@ -114,6 +117,9 @@ func Start(ctx context.Context, config Config, state *fsm.FSM) (_ *Node, err err
 	}
 	n.openOrder()
 	n.registerHandlers()
+	if err := n.openChecker(); err != nil {
+		return nil, err
+	}
 	n.run()
 	return n, ctx.Err()
 }
@@ -211,6 +217,9 @@ func (n *Node) openOrder() {
 	var said time.Duration // when it was last said that proposals are refused; the order's goroutine alone asks
 	n.order = ordering.NewOrder(ordering.OrderOptions{Raft: n.raft, FSM: n.fsm, Stamp: n.clock.Next, Pipeline: n.config.Pipeline,
 		Guard: func() error {
+			if err := n.Refused(); err != nil {
+				return err
+			}
 			if n.fsm.AuditFull() {
 				return errAuditFull
 			}
@@ -249,6 +258,7 @@ func (n *Node) run() {
 	n.spawn(func() { n.beat(n.ctx) })
 	n.spawn(func() { n.form(n.ctx) })
 	n.spawn(func() { n.keepLogShort(n.ctx) })
+	n.spawn(func() { n.checker.Run(n.ctx) })
 }
 
 func (n *Node) spawn(f func()) {

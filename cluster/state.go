@@ -11,6 +11,7 @@ import (
 	"conclave/cluster/disk"
 	"conclave/cluster/gossip"
 	"conclave/cluster/ordering"
+	"conclave/cluster/overview"
 )
 
 // Methods that nodes call on the leader.
@@ -23,30 +24,11 @@ const (
 // quorumContact is how long ago a follower may have heard from its leader to count itself in the quorum.
 const quorumContact = time.Second
 
-// State is the cluster as its leader sees it.
-type State struct {
-	ClusterID string   `json:"cluster_id"`
-	Leader    string   `json:"leader"` // node id
-	Term      uint64   `json:"term"`
-	Healthy   bool     `json:"healthy"`   // every server is
-	Tolerance int      `json:"tolerance"` // how many healthy voters may fail before the quorum is lost
-	Servers   []Server `json:"servers"`
-}
-
-// Server is one server of Raft's configuration.
-type Server struct {
-	NodeID      string        `json:"node_id"`
-	ServerID    string        `json:"server_id"`
-	Address     string        `json:"address"`
-	Voter       bool          `json:"voter"`
-	Leader      bool          `json:"leader"`
-	Healthy     bool          `json:"healthy"`
-	Ready       bool          `json:"ready"`        // unsealed
-	LastContact time.Duration `json:"last_contact"` // since its last beat; negative if there was none
-	LastTerm    uint64        `json:"last_term"`
-	LastIndex   uint64        `json:"last_index"`
-	Version     string        `json:"version"`
-}
+// State is the cluster as its leader sees it; Server is one server of Raft's configuration.
+type (
+	State  = overview.State
+	Server = overview.Server
+)
 
 // Progress is how far this node is.
 type Progress struct {
@@ -180,6 +162,7 @@ func (n *Node) InQuorum() bool {
 
 // SetReady says whether this node is unsealed. Leadership prefers nodes that are.
 func (n *Node) SetReady(ready bool) {
+	ready = ready && n.Refused() == nil
 	n.ready.Store(ready)
 	n.gossip.Update(func(m *gossip.Meta) { m.Ready = ready })
 }

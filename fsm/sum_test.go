@@ -177,7 +177,7 @@ func TestACutThatCanNotBeMadeSaysSo(t *testing.T) {
 	behind, apart := f.CutAt(14), open(t, smallOptions(vfs.NewMem()))
 	exact := apart.CutAt(15)
 	for _, g := range []*FSM{f, apart} {
-		if err := g.Restore(readCloser{bytes.NewReader(stream)}); err != nil {
+		if err := g.Restore(readCloser{bytes.NewReader(bytes.Clone(stream))}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -26,6 +26,8 @@ func (v *vaultStatus) Health(context.Context) server.Health {
 		v.d.log.Error("the seal can't be read", "error", err)
 	case health.Removed:
 		health.Reason = "this node was removed from the cluster"
+	case v.d.cluster.Refused() != nil:
+		health.Reason, health.Reachable = v.d.cluster.Refused().Error(), false
 	case !status.Initialized:
 		health.Reason = "not initialized"
 	case status.Sealed:
