@@ -24,6 +24,8 @@ type Route struct {
 	// Urgent routes commit in a lane of their own, past full queues, a full audit log and a disk at its reserve: sealing,
 	// stepping down, making room. Only routes that need sudo may be urgent.
 	Urgent bool
+	// Cluster routes are about the whole cluster: only the root namespace has them.
+	Cluster bool
 	// Input and Output are struct types; nil if there is none.
 	Input, Output reflect.Type
 	// Gather reads what Prepare works from, such as a role or the settings of a connection. It runs in a transaction before
@@ -138,6 +140,9 @@ func Public(r *Route) { r.Public = true }
 
 // Sudo marks a route that needs the capability sudo.
 func Sudo(r *Route) { r.Sudo = true }
+
+// OfCluster marks a route that only the root namespace has.
+func OfCluster(r *Route) { r.Cluster = true }
 
 // Urgent marks a route that must get through when others don't.
 func Urgent(r *Route) { r.Urgent = true }

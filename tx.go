@@ -35,6 +35,8 @@ type View interface {
 	Request() *Request
 	// Caller is who makes the request; nil on routes without authentication.
 	Caller() *Caller
+	// Namespace is where the request is made.
+	Namespace() Namespace
 	// Mount is the mount whose route runs.
 	Mount() *Mount
 }
@@ -71,9 +73,22 @@ type Space struct {
 	Keys []byte `json:"keys"`
 }
 
+// Namespace names a namespace.
+type Namespace struct {
+	ID   string // "root", or a short random name that is never used again
+	Path string // canonical: "" is the root namespace, others end in "/"
+}
+
+// RootNamespace is the id of the namespace that holds all others.
+const RootNamespace = "root"
+
+// IsRoot reports whether the namespace is the one that holds all others.
+func (n Namespace) IsRoot() bool { return n.Path == "" }
+
 // Caller is the authenticated identity behind a request.
 type Caller struct {
 	TokenID     string // the name under which the token is stored, not the token itself
+	Home        Namespace // where the token lives: that of the request, or one above it
 	Accessor    string
 	DisplayName string
 	EntityID    string
@@ -82,6 +97,8 @@ type Caller struct {
 	Metadata    map[string]string
 	Orphan      bool
 	Type        string // "service" or "batch"
+	// IdentityPolicies come from the entity behind the token and its groups; Policies are the token's own.
+	IdentityPolicies []string
 }
 
 // Mount is one line of a namespace's mount table.

@@ -20,32 +20,13 @@ type Service struct{ cache *policy.Cache }
 // New makes the service. The cache may be shared.
 func New(cache *policy.Cache) *Service { return &Service{cache} }
 
-// ACL returns what the caller of a view may do; nothing without a caller.
-func (s *Service) ACL(view conclave.View) (*policy.ACL, error) {
-	caller := view.Caller()
-	if caller == nil {
-		return policy.Compile(), nil
-	}
-	return s.cache.ACL(view, caller.Policies)
-}
-
 // Touches reports whether the caller may do anything on a mount's path or below it.
-func (s *Service) Touches(view conclave.View, mountPath string) (bool, error) {
-	acl, err := s.ACL(view)
-	if err != nil {
-		return false, err
-	}
-	return acl.Touches(mountPath), nil
+func (s *Service) Touches(ctx context.Context, mountPath string) bool {
+	return policy.GrantOf(ctx).Touches(mountPath)
 }
 
 // Sudo reports whether the caller has the capability sudo on a path.
-func (s *Service) Sudo(view conclave.View, path string) (bool, error) {
-	acl, err := s.ACL(view)
-	if err != nil {
-		return false, err
-	}
-	return acl.Allows(policy.Check{Path: path, Operation: conclave.Update, Sudo: true}).Allowed, nil
-}
+func (s *Service) Sudo(ctx context.Context, path string) bool { return policy.GrantOf(ctx).Sudo(path) }
 
 // Question names the paths that are asked about.
 type Question struct {
@@ -74,19 +55,15 @@ func (s *Service) Routes() []conclave.Route {
 	}
 }
 
-func (s *Service) self(_ context.Context, view conclave.View, in *Question) (*conclave.Response, error) {
-	acl, err := s.ACL(view)
-	if err != nil {
-		return nil, err
-	}
-	return in.answer(acl)
+func (s *Service) self(ctx context.Context, _ conclave.View, in *Question) (*conclave.Response, error) {
+	return in.answer(policy.GrantOf(ctx))
 }
 
 func (s *Service) ofToken(_ context.Context, view conclave.View, in *TokenQuestion) (*conclave.Response, error) {
 	if in.Token.Empty() {
 		return nil, conclave.Errorf(conclave.Invalid, "no token given")
 	}
-	caller, _, err := token.Authenticate(view, in.Token)
+	caller, _, err := token.Authenticate(view, view.Namespace(), in.Token)
 	if err != nil {
 		return nil, conclave.Errorf(conclave.Invalid, "invalid token")
 	}
@@ -109,11 +86,11 @@ func (s *Service) of(view conclave.View, caller *conclave.Caller, q *Question) (
 	if err != nil {
 		return nil, err
 	}
-	return q.answer(acl)
+	return q.answer(&policy.Grant{ACL: acl})
 }
 
 // answer has one member a path, and "capabilities" as well when there is one path.
-func (q *Question) answer(acl *policy.ACL) (*conclave.Response, error) {
+func (q *Question) answer(grant *policy.Grant) (*conclave.Response, error) {
 	paths := slices.Concat(q.Paths, q.Path)
 	if len(paths) == 0 {
 		return nil, conclave.Errorf(conclave.Invalid, "paths must be given")
@@ -123,7 +100,7 @@ func (q *Question) answer(acl *policy.ACL) (*conclave.Response, error) {
 	}
 	data := make(map[string]any, len(paths)+1)
 	for _, path := range paths {
-		data[path] = acl.Capabilities(path)
+		data[path] = grant.Capabilities(path)
 	}
 	if len(paths) == 1 {
 		data["capabilities"] = data[paths[0]]

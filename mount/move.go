@@ -58,8 +58,8 @@ func (s Setup) move(ctx context.Context, tx conclave.Tx, in *moveInput) (*concla
 	if e.Path == to {
 		return nil, conclave.Errorf(conclave.Invalid, "path is already in use at %s", to)
 	}
-	if other := table.conflict(to, e); other != nil {
-		return nil, conclave.Errorf(conclave.Invalid, "path is already in use at %s", other.Path)
+	if err := s.free(tx, table, to, e); err != nil {
+		return nil, err
 	}
 	moved := *e
 	moved.Path = to
@@ -102,17 +102,14 @@ func (s Setup) moveStatus(_ context.Context, view conclave.View, in *statusInput
 }
 
 // visible lists what a user interface may show to the caller.
-func (s Setup) visible(_ context.Context, view conclave.View, _ *conclave.None) (*visibleOutput, error) {
+func (s Setup) visible(ctx context.Context, view conclave.View, _ *conclave.None) (*visibleOutput, error) {
 	table, err := Load(view, s.Defaults)
 	if err != nil {
 		return nil, err
 	}
 	out := &visibleOutput{map[string]servingOutput{}, map[string]servingOutput{}}
 	for _, e := range table.Entries() {
-		shown, err := s.touches(view, e)
-		if err != nil {
-			return nil, err
-		}
+		shown := s.touches(ctx, view, e)
 		switch {
 		case !shown && e.Config.ListingVisibility != "unauth":
 		case e.Auth():
@@ -134,30 +131,19 @@ type servingOutput struct {
 	Path string `json:"path,omitempty" doc:"The mount's path."`
 }
 
-func (s Setup) touches(view conclave.View, e *Entry) (bool, error) {
+func (s Setup) touches(ctx context.Context, view conclave.View, e *Entry) bool {
 	caller := view.Caller()
-	if caller == nil {
-		return false, nil
-	}
-	if caller.Root {
-		return true, nil
-	}
-	return s.Access.Touches(view, e.Path)
+	return caller != nil && (caller.Root || s.Access.Touches(ctx, e.Path))
 }
 
 // serving answers alike for mounts that the caller may not know of and for those that don't exist.
-func (s Setup) serving(_ context.Context, view conclave.View, in *pathInput) (*servingOutput, error) {
+func (s Setup) serving(ctx context.Context, view conclave.View, in *pathInput) (*servingOutput, error) {
 	table, err := Load(view, s.Defaults)
 	if err != nil {
 		return nil, err
 	}
 	e, _, ok := table.Find(in.Path)
-	if ok {
-		if ok, err = s.touches(view, e); err != nil {
-			return nil, err
-		}
-	}
-	if !ok {
+	if !ok || !s.touches(ctx, view, e) {
 		return nil, conclave.Errorf(conclave.Denied, "preflight capability check returned 403, please ensure client's policies grant access to path %q", in.Path+"/")
 	}
 	return &servingOutput{describe(e), e.Path}, nil

@@ -17,7 +17,7 @@ type Plugins interface {
 // Access answers what policies say about the caller.
 type Access interface {
 	// Touches reports whether the caller has any capability on a mount's path, which ends in "/", or below it.
-	Touches(view conclave.View, path string) (bool, error)
+	Touches(ctx context.Context, path string) bool
 }
 
 // Setup is what the routes need. All members but Defaults must be given; Random must be a cryptographic source.
@@ -25,7 +25,9 @@ type Setup struct {
 	Plugins  Plugins
 	Access   Access
 	Defaults Defaults
-	Random   io.Reader
+	// Namespaces reports whether a namespace lies at the beginning of a path. Nil: there are none.
+	Namespaces func(view conclave.View, path string) (bool, error)
+	Random     io.Reader
 }
 
 // side is one half of the table's routes: secrets engines below sys/mounts, or auth methods below sys/auth.
@@ -68,6 +70,21 @@ func (s Setup) prepare(context.Context, *conclave.Request, any) (any, error) {
 		return nil, err
 	}
 	return ids, nil
+}
+
+// free refuses a path that other mounts or a namespace use.
+func (s Setup) free(view conclave.View, table *Table, path string, except *Entry) error {
+	if other := table.conflict(path, except); other != nil {
+		return conclave.Errorf(conclave.Invalid, "path is already in use at %s", other.Path)
+	}
+	if s.Namespaces == nil {
+		return nil
+	}
+	taken, err := s.Namespaces(view, path)
+	if err == nil && taken {
+		err = conclave.Errorf(conclave.Invalid, "path is already in use by a namespace")
+	}
+	return err
 }
 
 func prepared(ctx context.Context) (minted, error) {
@@ -181,8 +198,8 @@ func (s *side) write(ctx context.Context, tx conclave.Tx, in *writeInput) (*conc
 	if err != nil {
 		return nil, err
 	}
-	if other := table.conflict(e.Path, nil); other != nil {
-		return nil, conclave.Errorf(conclave.Invalid, "path is already in use at %s", other.Path)
+	if err := s.free(tx, table, e.Path, nil); err != nil {
+		return nil, err
 	}
 	if e.Space, err = system.CreateSpace(); err != nil {
 		return nil, err

@@ -201,6 +201,9 @@ func (t *Table) ByAccessor(accessor string) *Entry {
 	return t.entries[at]
 }
 
+// Uses reports whether a mount lies at, over or under a path that ends in "/".
+func (t *Table) Uses(path string) bool { return t.conflict(path, nil) != nil }
+
 // at returns the mount with exactly this path, nil if there is none.
 func (t *Table) at(path string) *Entry { return t.byPath[strings.TrimSuffix(path, "/")] }
 

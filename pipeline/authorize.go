@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"strconv"
+	"strings"
 
 	"conclave"
 	"conclave/policy"
@@ -15,28 +16,61 @@ var errDenied = conclave.Errorf(conclave.Denied, "permission denied")
 
 // authenticate routes the request and finds out who makes it. A path that leads nowhere is remembered, not told: whether
 // it exists is for those to know who may use it.
-func (p *Pipeline) authenticate(tx *store.Tx, req *conclave.Request, c *call) error {
-	tx.SetRequest(req, nil)
-	if err := p.routing.resolve(tx, req, &c.target); err != nil {
+func (r *run) authenticate(tx *store.Tx) error {
+	p, c := r.pipeline, r.call
+	tx.SetRequest(r.original, nil, conclave.Namespace{ID: conclave.RootNamespace})
+	err := p.routing.resolve(tx, r.original, &c.target)
+	r.request = c.request
+	tx.SetRequest(r.request, nil, c.here().Namespace)
+	if err != nil {
 		return err
 	}
 	if c.route != nil && c.route.Public {
 		return nil
 	}
-	if req.Token.Empty() {
+	if r.request.Token.Empty() {
 		return errDenied
 	}
-	caller, record, err := token.Authenticate(tx.System(), req.Token)
+	home := homeOf(r.request.Token, c.levels)
+	caller, record, err := token.Authenticate(home.system, home.Namespace, r.request.Token)
 	if err != nil {
 		return err
 	}
-	c.caller, c.token = caller, record
-	tx.SetRequest(req, caller)
-	if err := token.Spend(tx.System(), record); err != nil {
+	if err := guarded(record, c.levels); err != nil {
 		return err
 	}
-	c.acl, err = p.policies.ACL(tx.System(), caller.Policies)
+	c.caller, c.token, c.home = caller, record, home
+	tx.SetRequest(r.request, caller, c.here().Namespace)
+	if err := token.Spend(home.system, record); err != nil {
+		return err
+	}
+	acl, err := p.policies.ACL(home.system, caller.Policies)
+	c.grant = &policy.Grant{ACL: acl, Prefix: strings.TrimPrefix(r.request.Namespace, home.Path)}
 	return err
+}
+
+// guarded refuses a token whose end is that of a token in a namespace above, once that has come.
+func guarded(record *token.Record, levels []level) error {
+	for record.Guardian != nil {
+		var above *level
+		for i := range levels {
+			if levels[i].ID == record.Guardian.NamespaceID {
+				above = &levels[i]
+			}
+		}
+		if above == nil {
+			return errDenied
+		}
+		guardian, err := token.Find(above.system, record.Guardian.Name)
+		if err != nil {
+			return err
+		}
+		if guardian == nil {
+			return errDenied
+		}
+		record = guardian
+	}
+	return nil
 }
 
 // authorize decides whether the caller may do what the request asks for, then decodes the input.
@@ -44,7 +78,7 @@ func (p *Pipeline) authorize(tx *store.Tx, req *conclave.Request, c *call) error
 	check := policy.Check{Path: req.Path, Operation: req.Operation, Fields: req.Fields, WrapTTL: req.WrapTTL}
 	public := c.route != nil && c.route.Public
 	if c.route == nil {
-		if decision := c.acl.Allows(check); !decision.Allowed {
+		if decision := c.grant.Allows(check); !decision.Allowed {
 			return errDenied
 		}
 		return c.missing
@@ -66,7 +100,7 @@ func (p *Pipeline) authorize(tx *store.Tx, req *conclave.Request, c *call) error
 				check.Operation = conclave.Create
 			}
 		}
-		decision := c.acl.Allows(check)
+		decision := c.grant.Allows(check)
 		if !decision.Allowed {
 			return errDenied
 		}
@@ -86,11 +120,11 @@ func (p *Pipeline) authorize(tx *store.Tx, req *conclave.Request, c *call) error
 
 // authorizeNeeds checks what else the route does on the caller's behalf.
 func (p *Pipeline) authorizeNeeds(c *call) error {
-	if c.route.Needs == nil || c.acl == nil {
+	if c.route.Needs == nil || c.grant == nil {
 		return nil
 	}
 	for _, need := range c.route.Needs(c.input) {
-		if !c.acl.Allows(policy.Check{Path: c.mount.Path + need.Path, Operation: need.Operation}).Allowed {
+		if !c.grant.Allows(policy.Check{Path: c.mount.Path + need.Path, Operation: need.Operation}).Allowed {
 			return errDenied
 		}
 	}

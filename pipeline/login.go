@@ -22,7 +22,7 @@ func (r *run) login(tx *store.Tx, resp *conclave.Response) (*conclave.Response, 
 		}
 		r.minted = &minted
 	}
-	made, err := token.Login(tx.System(), *r.minted, resp.Login, token.Granted{}, c.mount, r.request.Path)
+	made, err := token.Login(c.here().system, *r.minted, resp.Login, token.Granted{}, c.mount, r.request.Path)
 	if err != nil {
 		return nil, err
 	}

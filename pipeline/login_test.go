@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"conclave"
+	"conclave/engine/kv"
 	"conclave/fsm"
 	"conclave/mount"
 	"conclave/policy"
@@ -52,7 +53,14 @@ func (knocker) RenewLogin(_ context.Context, view conclave.View, login *conclave
 
 type noSudo struct{}
 
-func (noSudo) Sudo(conclave.View, string) (bool, error) { return false, nil }
+func (noSudo) Sudo(context.Context, string) bool { return false }
+
+func (noSudo) Touches(context.Context, string) bool { return false }
+
+// anyKV knows one engine.
+type anyKV struct{}
+
+func (anyKV) Plugin(_ string, auth bool) (conclave.Plugin, bool) { return kv.Plugin(), !auth }
 
 // house is a pipeline with the auth method mounted at auth/door/.
 type house struct {
@@ -65,7 +73,10 @@ func newHouse(t *testing.T) *house {
 	d := newDuo(t)
 	s := store.New(d.follower, d, time.Now)
 	plugin := conclave.Plugin{Kind: "knock", Auth: true, Open: func(map[string]string) (conclave.Engine, error) { return knocker{}, nil }}
-	p := New(Config{Store: s, Recorder: NewRecorder("n1"), Gate: &Gate{}, Policies: policy.NewCache(), Plugins: []conclave.Plugin{plugin},
+	p := New(Config{Store: s, Recorder: NewRecorder("n1"), Gate: &Gate{}, Policies: policy.NewCache(), Plugins: []conclave.Plugin{plugin, kv.Plugin()},
+		System: slices.Concat(policy.Routes(), namespaceRoutes(), mount.Routes(mount.Setup{Plugins: anyKV{}, Access: noSudo{}, Namespaces: namespaceAt, Random: rand.Reader}),
+			[]conclave.Route{conclave.ReadRoute(conclave.Read, "cluster-wide", "Is the root namespace's.",
+				func(context.Context, conclave.View, *conclave.None) (*conclave.None, error) { return nil, nil }).With(conclave.OfCluster)}),
 		Token:  func(l token.Logins) []conclave.Route { return token.Routes(noSudo{}, l, rand.Reader) },
 		Random: rand.Reader, Envelope: func(resp *conclave.Response) ([]byte, error) { return json.Marshal(map[string]any{"data": resp.Data}) },
 		Logger: hclog.NewNullLogger()})

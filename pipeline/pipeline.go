@@ -101,7 +101,7 @@ func (p *Pipeline) Handle(ctx context.Context, req *conclave.Request) (*conclave
 		p.gaps.Note(Flooded)
 		return nil, err
 	}
-	run := &run{pipeline: p, request: req}
+	run := &run{pipeline: p, original: req, request: req}
 	resp, err := run.handle(ctx)
 	if err != nil && !run.recorded {
 		p.gaps.Note(classOf(err))

@@ -76,7 +76,7 @@ func (r *Recorder) Record(tx *store.Tx, run *run, resp *conclave.Response, failu
 func (r *Recorder) entry(tx *store.Tx, run *run, resp *conclave.Response, failure error) (*audit.Entry, error) {
 	req, call := run.request, run.call
 	entry := &audit.Entry{Time: tx.Now(), RequestID: req.ID, Attempt: run.attempt, Node: r.node,
-		NamespaceID: "root", NamespacePath: req.Namespace, Operation: req.Operation, Path: req.Path, Mount: call.mount,
+		NamespaceID: call.namespaceID(), NamespacePath: req.Namespace, Operation: req.Operation, Path: req.Path, Mount: call.mount,
 		Remote: req.Remote, WrapTTL: req.WrapTTL, Header: req.Header, Token: req.Token, Err: failure}
 	if len(req.PeerCertificates) > 0 {
 		entry.Certificate = serialOf(req.PeerCertificates[0])
@@ -102,6 +102,13 @@ func (r *Recorder) entry(tx *store.Tx, run *run, resp *conclave.Response, failur
 		entry.Answer = answerOf(resp, call.route)
 	}
 	return entry, nil
+}
+
+func (c *call) namespaceID() string {
+	if len(c.levels) == 0 {
+		return conclave.RootNamespace
+	}
+	return c.here().ID
 }
 
 func authOf(caller *conclave.Caller) *conclave.Auth {

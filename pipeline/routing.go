@@ -3,9 +3,11 @@ package pipeline
 import (
 	"io"
 	"slices"
+	"strings"
 
 	"conclave"
 	"conclave/mount"
+	"conclave/namespace"
 	"conclave/store"
 )
 
@@ -36,7 +38,9 @@ type pluginKey struct {
 
 // target is where a request leads.
 type target struct {
-	route   *conclave.Route // nil: nowhere, and missing says why
+	levels  []level           // from the root namespace to the request's own
+	request *conclave.Request // as it is in its own namespace
+	route   *conclave.Route   // nil: nowhere, and missing says why
 	missing error
 	params  map[string]string
 	mount   *conclave.Mount
@@ -60,27 +64,57 @@ func newRouting(config Config) *routing {
 	return r
 }
 
-// resolve fills t for the request's path. The error is about the transaction; a path that leads nowhere is no error.
+// resolve fills t for the request's namespace and path. The error is about the transaction, or says that the namespace is
+// locked; a path that leads nowhere is no error.
 func (r *routing) resolve(tx *store.Tx, req *conclave.Request, t *target) error {
-	if req.Namespace != "" {
-		t.missing = conclave.Errorf(conclave.NotFound, "no handler for this namespace")
-		return nil
-	}
-	table, err := mount.Load(tx.System(), r.defaults)
+	levels, found, err := descend(tx, req)
+	t.levels, t.request = levels, req
 	if err != nil {
 		return err
 	}
-	entry, rest, ok := table.Find(req.Path)
-	if !ok {
-		t.missing = conclave.Errorf(conclave.NotFound, "no handler for route %q: nothing is mounted there", req.Path)
+	if !found {
+		t.missing = conclave.Errorf(conclave.NotFound, "no handler for this namespace")
 		return nil
 	}
+	for {
+		table, err := mount.Load(t.here().system, r.defaults)
+		if err != nil {
+			return err
+		}
+		if entry, rest, ok := table.Find(t.request.Path); ok {
+			return r.reach(t, entry, rest)
+		}
+		first, rest, more := strings.Cut(t.request.Path, "/")
+		var below *level
+		if more && rest != "" && len(t.levels) <= namespace.MaxDepth {
+			if below, err = t.here().child(tx, first, within(req, conclave.Namespace{}, rest)); err != nil {
+				return err
+			}
+		}
+		if below == nil {
+			t.missing = conclave.Errorf(conclave.NotFound, "no handler for route %q: nothing is mounted there", t.request.Path)
+			return nil
+		}
+		t.levels, t.request = append(t.levels, *below), within(t.request, below.Namespace, rest)
+	}
+}
+
+// here is the level of the request's own namespace.
+func (t *target) here() *level { return &t.levels[len(t.levels)-1] }
+
+func (r *routing) reach(t *target, entry *mount.Entry, rest string) error {
 	opened, err := r.open(entry)
 	if err != nil {
 		return err
 	}
 	t.mount, t.entry, t.perCaller = entry.Mount(), entry, opened.perCaller
-	return t.find(opened.router, req, rest)
+	if err := t.find(opened.router, t.request, rest); err != nil {
+		return err
+	}
+	if t.route != nil && t.route.Cluster && !t.here().IsRoot() {
+		t.route, t.missing = nil, conclave.Errorf(conclave.NotFound, "unsupported path: it is the root namespace's")
+	}
+	return nil
 }
 
 func (t *target) find(router *conclave.Router, req *conclave.Request, path string) error {
@@ -100,7 +134,7 @@ func (t *target) find(router *conclave.Router, req *conclave.Request, path strin
 // open gives the handler's view of its storage.
 func (t *target) open(tx *store.Tx, caller *conclave.Caller) (*store.View, error) {
 	if t.entry.Space.ID == 0 { // sys/ and auth/token/
-		return tx.System().WithMount(t.mount), nil
+		return t.here().system.WithMount(t.mount), nil
 	}
 	prefix := ""
 	if t.perCaller {

@@ -17,7 +17,8 @@ import (
 // run is one request on its way to a verdict; it may take several attempts.
 type run struct {
 	pipeline  *Pipeline
-	request   *conclave.Request
+	original  *conclave.Request // as it came
+	request   *conclave.Request // as it is in its own namespace
 	attempt   int
 	fresh     bool // this attempt's state is one that the cluster reached after the request began
 	exhausted bool // no attempt is left: what is recorded now is that the request gave up
@@ -37,7 +38,8 @@ type call struct {
 	input  any
 	caller *conclave.Caller
 	token  *token.Record
-	acl    *policy.ACL
+	home   *level // where the token lives
+	grant  *policy.Grant
 }
 
 // maxPreparations bounds how often one attempt prepares because what it worked from has changed.
@@ -84,7 +86,7 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	if r.exhausted {
 		return nil, errTooManyConflicts
 	}
-	if err := r.pipeline.authenticate(tx, r.request, r.call); err != nil {
+	if err := r.authenticate(tx); err != nil {
 		return nil, unwrapError(r.request, err)
 	}
 	if err := r.pipeline.authorize(tx, r.request, r.call); err != nil {
@@ -102,6 +104,9 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	}
 	if r.prepared != nil {
 		ctx = conclave.WithPrepared(ctx, r.prepared)
+	}
+	if r.call.grant != nil {
+		ctx = policy.WithGrant(ctx, r.call.grant)
 	}
 	resp, err = r.call.route.Handle(ctx, r.call.view, r.call.input)
 	if err == nil && resp != nil && resp.Login != nil {
@@ -174,7 +179,7 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 		r.count(failure)
 		tx.Discard()
 		if r.call.token != nil {
-			if err := token.Spend(tx.System(), r.call.token); err != nil {
+			if err := token.Spend(r.call.home.system, r.call.token); err != nil {
 				return nil, err
 			}
 		}

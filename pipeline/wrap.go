@@ -80,22 +80,23 @@ func (r *run) hold(tx *store.Tx, body string, ttl time.Duration, path string) (*
 		}
 		r.wrapping = &minted
 	}
-	return r.pipeline.routing.hold(tx, *r.wrapping, body, ttl, path)
+	return r.pipeline.routing.hold(r.call.here().system, *r.wrapping, body, ttl, path)
 }
 
-func (r *routing) hold(tx *store.Tx, minted token.Minted, body string, ttl time.Duration, path string) (*conclave.Wrap, error) {
+func (r *routing) hold(system *store.View, minted token.Minted, body string, ttl time.Duration, path string) (*conclave.Wrap, error) {
 	if ttl <= 0 {
 		return nil, conclave.Errorf(conclave.Invalid, "a wrapping token needs a time to live")
 	}
+	minted = minted.In(system.Namespace())
 	record := &token.Record{Policies: []string{policy.Wrapping}, Path: path, DisplayName: "wrapping", NumUses: 1, TTL: ttl, ExplicitMax: ttl}
-	if err := token.Create(tx.System(), minted, record); err != nil {
+	if err := token.Create(system, minted, record); err != nil {
 		return nil, err
 	}
-	cubbyhole, err := r.cubbyhole(tx, record.Name)
+	cubbyhole, err := r.cubbyhole(system, record.Name)
 	if err != nil {
 		return nil, err
 	}
-	now := tx.Now().UTC()
+	now := system.Now().UTC()
 	info := wrapInfo{CreationTime: now.Format(time.RFC3339Nano), CreationTTL: conclave.InSeconds(ttl), CreationPath: path}
 	for name, content := range map[string]any{wrappedPath: held{body}, wrapInfoPath: info} {
 		value, err := json.Marshal(content)
@@ -109,9 +110,9 @@ func (r *routing) hold(tx *store.Tx, minted token.Minted, body string, ttl time.
 	return &conclave.Wrap{Token: minted.Secret, Accessor: minted.Accessor, TTL: ttl, CreationTime: now, CreationPath: path}, nil
 }
 
-// cubbyhole opens the cubbyhole of a token.
-func (r *routing) cubbyhole(tx *store.Tx, name string) (*store.View, error) {
-	table, err := mount.Load(tx.System(), r.defaults)
+// cubbyhole opens the cubbyhole of a token in its namespace.
+func (r *routing) cubbyhole(system *store.View, name string) (*store.View, error) {
+	table, err := mount.Load(system, r.defaults)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func (r *routing) cubbyhole(tx *store.Tx, name string) (*store.View, error) {
 	if !ok {
 		return nil, conclave.Errorf(conclave.Internal, "there is no cubbyhole")
 	}
-	return tx.Space(entry.Space, name+"/", entry.Mount())
+	return system.Tx().Space(entry.Space, name+"/", entry.Mount())
 }
 
 // wrapped finds what a wrapping token wraps. Whatever else it is that was given is not told.
@@ -135,7 +136,7 @@ func (r *routing) wrapped(view conclave.View, secret conclave.Secret) (*token.Re
 	if record == nil {
 		return nil, nil, nil, errNotWrapping
 	}
-	cubbyhole, err := r.cubbyhole(system.Tx(), record.Name)
+	cubbyhole, err := r.cubbyhole(system, record.Name)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -154,7 +155,7 @@ func (r *routing) wrapped(view conclave.View, secret conclave.Secret) (*token.Re
 
 // release ends a wrapping token with what it held.
 func (r *routing) release(tx conclave.Tx, name string) error {
-	cubbyhole, err := r.cubbyhole(tx.(*store.View).Tx(), name)
+	cubbyhole, err := r.cubbyhole(tx.(*store.View), name)
 	if err != nil {
 		return err
 	}
@@ -241,7 +242,7 @@ func (r *routing) rewrap(ctx context.Context, tx conclave.Tx, in *wrappingInput)
 	if err := r.release(tx, record.Name); err != nil {
 		return nil, err
 	}
-	wrap, err := r.hold(tx.(*store.View).Tx(), minted, body.Response, info.CreationTTL.Duration(), info.CreationPath)
+	wrap, err := r.hold(tx.(*store.View), minted, body.Response, info.CreationTTL.Duration(), info.CreationPath)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"conclave/crypto"
 	"conclave/fsm"
 	"conclave/mount"
+	"conclave/namespace"
 	"conclave/store"
 )
 
@@ -36,8 +37,19 @@ func (v *Vault) rotate(_ context.Context, tx conclave.Tx, _ *conclave.None) (*co
 	if err := view.Tx().PutKeyring(keyring); err != nil {
 		return nil, err
 	}
-	return nil, mount.ChangeSpaces(view, func(space conclave.Space) (conclave.Space, error) {
+	return nil, changeSpaces(view, func(space conclave.Space) (conclave.Space, error) {
 		return changeKeys(space, func(keys *crypto.SpaceKeys) error { return keys.Rotate(rand.Reader) })
+	})
+}
+
+// changeSpaces stores the keys that change returns for each space of the vault but the root system space: those of all
+// mounts and namespaces.
+func changeSpaces(root *store.View, change func(conclave.Space) (conclave.Space, error)) error {
+	return namespace.Walk(root, conclave.Namespace{}, func(_ conclave.Namespace, system conclave.System) error {
+		if err := mount.ChangeSpaces(system, change); err != nil {
+			return err
+		}
+		return namespace.ChangeSpaces(system, change)
 	})
 }
 
@@ -133,7 +145,11 @@ func (v *Vault) oldSpaces() ([]oldSpace, error) {
 	if root := tx.Keyring().Root; len(root.Data) > 1 {
 		old = append(old, oldSpace{root: true, term: root.Active})
 	}
-	spaces, err := mount.Spaces(tx.System())
+	var spaces []conclave.Space
+	err = changeSpaces(tx.System(), func(space conclave.Space) (conclave.Space, error) {
+		spaces = append(spaces, space)
+		return space, nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +233,7 @@ func (v *Vault) dropOld(ctx context.Context, s oldSpace) error {
 		if err := tx.PutKeyring(keyring); err != nil {
 			return err
 		}
-	} else if err := mount.ChangeSpaces(tx.System(), func(space conclave.Space) (conclave.Space, error) {
+	} else if err := changeSpaces(tx.System(), func(space conclave.Space) (conclave.Space, error) {
 		if space.ID != s.space.ID {
 			return space, nil
 		}

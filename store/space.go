@@ -64,6 +64,9 @@ func (v *View) Request() *conclave.Request { return v.tx.request }
 // Caller is who makes the request.
 func (v *View) Caller() *conclave.Caller { return v.tx.caller }
 
+// Namespace is where the request is made.
+func (v *View) Namespace() conclave.Namespace { return v.tx.namespace }
+
 // Mount is the mount whose route runs.
 func (v *View) Mount() *conclave.Mount { return v.mount }
 

@@ -21,14 +21,15 @@ const smallReads = 24
 // Tx is one transaction: a consistent snapshot, what was read of it, and what is to be written. It belongs to one
 // goroutine. Close releases the snapshot.
 type Tx struct {
-	store    *Store
-	unlocked *unlocked
-	view     *fsm.View
-	ring     *ring
-	snapshot uint64
-	began    time.Time
-	request  *conclave.Request
-	caller   *conclave.Caller
+	store     *Store
+	unlocked  *unlocked
+	view      *fsm.View
+	ring      *ring
+	snapshot  uint64
+	began     time.Time
+	request   *conclave.Request
+	caller    *conclave.Caller
+	namespace conclave.Namespace
 
 	reads     []fsm.Read
 	readAt    map[fsm.Key]int // index into reads, once there are many
@@ -68,9 +69,9 @@ func (tx *Tx) Keyring() *crypto.Keyring { return tx.ring.keyring }
 // Cluster is the id that ciphertexts are bound to.
 func (tx *Tx) Cluster() [16]byte { return tx.unlocked.cluster }
 
-// SetRequest says for whom the transaction runs; handlers see it in their views.
-func (tx *Tx) SetRequest(request *conclave.Request, caller *conclave.Caller) {
-	tx.request, tx.caller = request, caller
+// SetRequest says for whom the transaction runs, and where; handlers see it in their views.
+func (tx *Tx) SetRequest(request *conclave.Request, caller *conclave.Caller, namespace conclave.Namespace) {
+	tx.request, tx.caller, tx.namespace = request, caller, namespace
 }
 
 // SetUrgent has the transaction commit in the urgent lane.

@@ -13,7 +13,7 @@ import (
 // Access answers what policies say about the caller.
 type Access interface {
 	// Sudo reports whether the caller has the capability sudo on a path, relative to the namespace.
-	Sudo(view conclave.View, path string) (bool, error)
+	Sudo(ctx context.Context, path string) bool
 }
 
 type createInput struct {
@@ -47,7 +47,7 @@ func (s *routes) create(orphan bool) conclave.Route {
 		if !ok {
 			return nil, conclave.Errorf(conclave.Internal, "no randomness was prepared")
 		}
-		return s.issue(tx, in, minted, "auth/token/"+pattern, orphan)
+		return s.issue(ctx, tx, in, minted, "auth/token/"+pattern, orphan)
 	}
 	route := conclave.WriteRoute(conclave.Update, pattern, doc, handle)
 	route.Prepare = func(context.Context, *conclave.Request, any) (any, error) { return mintAny(s.random) }
@@ -62,8 +62,8 @@ func mintAny(random io.Reader) (any, error) {
 	return minted, nil
 }
 
-func (s *routes) issue(tx conclave.Tx, in *createInput, minted Minted, path string, orphan bool) (*conclave.Response, error) {
-	parent, sudo, err := s.parent(tx, path)
+func (s *routes) issue(ctx context.Context, tx conclave.Tx, in *createInput, minted Minted, path string, orphan bool) (*conclave.Response, error) {
+	parent, sudo, err := s.parent(ctx, tx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (s *routes) issue(tx conclave.Tx, in *createInput, minted Minted, path stri
 	r := &Record{Path: path, Metadata: in.Metadata, NumUses: in.NumUses, Renewable: in.Renewable == nil || *in.Renewable,
 		DisplayName: displayName(in.DisplayName), ExplicitMax: in.ExplicitMaxTTL, Period: in.Period, BoundCIDRs: parent.BoundCIDRs}
 	if !in.NoParent && !orphan {
-		r.Parent, r.EntityID = parent.Name, parent.EntityID
+		r.bind(tx, parent)
 	}
 	if r.Policies, err = in.policies(parent, sudo); err != nil {
 		return nil, err
@@ -88,6 +88,7 @@ func (s *routes) issue(tx conclave.Tx, in *createInput, minted Minted, path stri
 		}
 		minted.Secret = in.ID
 	}
+	minted = minted.In(tx.Namespace())
 	if err := Create(tx, minted, r); err != nil {
 		return nil, err
 	}
@@ -96,8 +97,23 @@ func (s *routes) issue(tx conclave.Tx, in *createInput, minted Minted, path stri
 	return &conclave.Response{Auth: auth, Warnings: warnings}, nil
 }
 
-// parent is the caller's own token, and whether it has sudo on path.
-func (s *routes) parent(tx conclave.Tx, path string) (*Record, bool, error) {
+// parent is the caller's own token, and whether it has sudo on path. A caller from a namespace above has no record here:
+// all that matters of it is known from the request.
+func (s *routes) parent(ctx context.Context, tx conclave.Tx, path string) (*Record, bool, error) {
+	caller := tx.Caller()
+	if caller == nil {
+		return nil, false, denied()
+	}
+	if caller.Home.ID != tx.Namespace().ID {
+		above := &Record{Name: caller.TokenID, Policies: caller.Policies, Guardian: &Guardian{caller.Home.ID, caller.TokenID}}
+		switch {
+		case caller.Root:
+			return above, true, nil
+		case s.access.Sudo(ctx, path):
+			return above, true, nil
+		}
+		return nil, false, conclave.Errorf(conclave.Invalid, "a token from a namespace above needs sudo on %s to create tokens here", path)
+	}
 	parent, err := s.self(tx)
 	if err != nil {
 		return nil, false, err
@@ -105,11 +121,15 @@ func (s *routes) parent(tx conclave.Tx, path string) (*Record, bool, error) {
 	if parent.NumUses > 0 {
 		return nil, false, conclave.Errorf(conclave.Invalid, "restricted use token cannot generate child tokens")
 	}
-	if parent.Root() {
-		return parent, true, nil
+	return parent, parent.Root() || s.access.Sudo(ctx, path), nil
+}
+
+// bind makes a new token end with its parent.
+func (r *Record) bind(view conclave.View, parent *Record) {
+	r.Guardian = parent.Guardian
+	if caller := view.Caller(); caller != nil && caller.Home.ID == view.Namespace().ID {
+		r.Parent, r.EntityID = parent.Name, parent.EntityID
 	}
-	sudo, err := s.access.Sudo(tx, path)
-	return parent, sudo, err
 }
 
 func (in *createInput) check(sudo bool) error {

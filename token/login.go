@@ -63,6 +63,7 @@ func Login(tx conclave.Tx, minted Minted, login *conclave.Login, granted Granted
 	t.wanted, t.created = terms.TTL.Duration(), tx.Now()
 	var warnings []string
 	r.TTL, warnings = t.ttl(tx.Now())
+	minted = minted.In(tx.Namespace())
 	if err := Create(tx, minted, r); err != nil {
 		return nil, err
 	}

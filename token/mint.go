@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"io"
 	"slices"
+	"strings"
 
 	"conclave"
 )
@@ -21,6 +22,24 @@ const (
 type Minted struct {
 	Secret   conclave.Secret
 	Accessor string
+}
+
+// In is the same for a token of a namespace: below the root, its secret ends in the namespace's id.
+func (m Minted) In(namespace conclave.Namespace) Minted {
+	if !namespace.IsRoot() {
+		m.Secret = conclave.NewSecret(m.Secret.Reveal() + "." + namespace.ID)
+	}
+	return m
+}
+
+// NamespaceID is the id that a secret ends in, empty for tokens of the root namespace. Nothing is proven by it: the token
+// must be found there.
+func NamespaceID(secret conclave.Secret) string {
+	text := strings.TrimPrefix(secret.Reveal(), Prefix)
+	if at := strings.LastIndexByte(text, '.'); at >= 0 {
+		return text[at+1:]
+	}
+	return ""
 }
 
 // Mint makes a token and an accessor of random, which must be a cryptographic source.

@@ -54,14 +54,22 @@ type Record struct {
 	BoundCIDRs  []netip.Prefix    `json:"bound_cidrs,omitempty"` // addresses that may use it; empty is all
 	// Origin is the login that the token comes from; nil for tokens that tokens made.
 	Origin *origin `json:"origin,omitempty"`
+	// Guardian is a token in a namespace above whose end is also this one's: that of who made it, or of who made its parent.
+	Guardian *Guardian `json:"guardian,omitempty"`
 	// Bridge marks a token that was revoked without its children: it is no token any more, and its children are orphans.
 	Bridge bool `json:"bridge,omitempty"`
 
 	caller *conclave.Caller
 }
 
+// Guardian names a token in a namespace above.
+type Guardian struct {
+	NamespaceID string `json:"namespace"`
+	Name        string `json:"name"`
+}
+
 // Orphan reports whether the token has no parent whose end would be its own.
-func (r *Record) Orphan() bool { return r.Parent == "" }
+func (r *Record) Orphan() bool { return r.Parent == "" && r.Guardian == nil }
 
 // Root reports whether the token has the policy root.
 func (r *Record) Root() bool { return slices.Contains(r.Policies, rootPolicy) }
@@ -150,6 +158,9 @@ func alive(view conclave.View, r *Record) (bool, error) {
 	return true, nil
 }
 
+// Find returns the record of a token that lives, by the name that it is stored under, nil if there is none.
+func Find(view conclave.View, name string) (*Record, error) { return find(view, name) }
+
 // find returns the record of a token that lives, nil if there is none.
 func find(view conclave.View, name string) (*Record, error) {
 	r, err := load(view, name)
@@ -162,10 +173,10 @@ func find(view conclave.View, name string) (*Record, error) {
 	return r, nil
 }
 
-// Authenticate finds the caller behind a secret. A token that is unknown, revoked, expired or used from an address that
+// Authenticate finds the caller behind a secret among the tokens of a namespace, home, whose system space is viewed. A token that is unknown, revoked, expired or used from an address that
 // it isn't bound to is Denied, always alike. What was read, up to the root of the token's tree, is noted by the view.
 // The use of a token with limited uses is taken by [Spend].
-func Authenticate(view conclave.View, secret conclave.Secret) (*conclave.Caller, *Record, error) {
+func Authenticate(view conclave.View, home conclave.Namespace, secret conclave.Secret) (*conclave.Caller, *Record, error) {
 	if secret.Empty() || len(secret.Reveal()) > MaxSecret {
 		return nil, nil, denied()
 	}
@@ -176,7 +187,9 @@ func Authenticate(view conclave.View, secret conclave.Secret) (*conclave.Caller,
 	if r == nil || !r.mayComeFrom(view.Request()) {
 		return nil, nil, denied()
 	}
-	return r.caller, r, nil
+	caller := *r.caller
+	caller.Home = home
+	return &caller, r, nil
 }
 
 func denied() error { return conclave.Errorf(conclave.Denied, "permission denied") }

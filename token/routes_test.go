@@ -17,8 +17,8 @@ import (
 // sudoOn answers for policies in tests: the paths on which a caller that isn't root has sudo.
 type sudoOn []string
 
-func (s sudoOn) Sudo(_ conclave.View, path string) (bool, error) {
-	return slices.Contains(s, path), nil
+func (s sudoOn) Sudo(_ context.Context, path string) bool {
+	return slices.Contains(s, path)
 }
 
 type bench struct {
@@ -41,7 +41,7 @@ func (b *bench) as(secret conclave.Secret, op conclave.Operation, path string, f
 	b.t.Helper()
 	b.Rollback()
 	b.SetRequest(&conclave.Request{Operation: op, Path: "auth/token/" + path, Token: secret, Fields: fields})
-	caller, record, err := Authenticate(b, secret)
+	caller, record, err := Authenticate(b, b.Namespace(), secret)
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func issued(t testing.TB, m *enginetest.Memory, parent string, change ...func(*R
 }
 
 func lives(m *enginetest.Memory, secret conclave.Secret) bool {
-	_, _, err := Authenticate(m, secret)
+	_, _, err := Authenticate(m, m.Namespace(), secret)
 	return err == nil
 }
 
@@ -91,7 +91,7 @@ func TestMintedTokensAreLongAndDiffer(t *testing.T) {
 func TestAuthenticateFindsTheCaller(t *testing.T) {
 	m := newMemory(t)
 	secret, r := issued(t, m, "", func(r *Record) { r.Policies = []string{" Ops ", "default", "ops"} })
-	caller, got, err := Authenticate(m, secret)
+	caller, got, err := Authenticate(m, m.Namespace(), secret)
 	if err != nil || got.Name != r.Name || caller.TokenID != r.Name || caller.Accessor != r.Accessor || caller.Root || !caller.Orphan {
 		t.Fatalf("Authenticate = %+v, %v", caller, err)
 	}
@@ -122,7 +122,7 @@ func TestWhatIsNoTokenIsDeniedAlike(t *testing.T) {
 	}
 	for name, secret := range map[string]conclave.Secret{"empty": {}, "unknown": mint(t).Secret, "expired": expired, "revoked": revoked,
 		"bound elsewhere": bound, "huge": conclave.NewSecret(strings.Repeat("x", 1<<20)), "path": conclave.NewSecret("../../x")} {
-		if _, _, err := Authenticate(m, secret); !conclave.Is(err, conclave.Denied) || err.Error() != "permission denied" {
+		if _, _, err := Authenticate(m, m.Namespace(), secret); !conclave.Is(err, conclave.Denied) || err.Error() != "permission denied" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -243,7 +243,7 @@ func TestRevokeOrphanSparesChildren(t *testing.T) {
 	if m.Values()[idPath(root.Name)] != nil || len(m.Cells()) != 0 {
 		t.Error("the bridge stayed")
 	}
-	if caller, _, _ := Authenticate(m, children[0]); !caller.Orphan {
+	if caller, _, _ := Authenticate(m, m.Namespace(), children[0]); !caller.Orphan {
 		t.Error("the child isn't an orphan")
 	}
 }
@@ -324,7 +324,7 @@ func TestRootNeverEnds(t *testing.T) {
 	m := newMemory(t)
 	root := makeRoot(t, m)
 	m.Advance(200 * 365 * 24 * time.Hour)
-	caller, _, err := Authenticate(m, root)
+	caller, _, err := Authenticate(m, m.Namespace(), root)
 	if err != nil || !caller.Root {
 		t.Errorf("%+v, %v", caller, err)
 	}
@@ -369,7 +369,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := Authenticate(m, secret); err != nil {
+				if _, _, err := Authenticate(m, m.Namespace(), secret); err != nil {
 					b.Fatal(err)
 				}
 			}

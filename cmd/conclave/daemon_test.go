@@ -549,7 +549,7 @@ func TestCubbyholesGoWithTheirTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sweep cubbyholeSweep
-	if err := v.internalTx(t.Context(), sweep.clear); err != nil {
+	if err := v.inNamespace(t.Context(), conclave.Namespace{ID: conclave.RootNamespace}, sweep.clear); err != nil {
 		t.Fatal(err)
 	}
 	if got := owners(); got != 1 {

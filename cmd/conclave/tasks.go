@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
+	"conclave"
 	"conclave/fsm"
 	"conclave/mount"
 	"conclave/store"
@@ -44,17 +47,15 @@ func (d *daemon) internalTx(ctx context.Context, work func(*store.Tx) error) err
 	return errors.New("other changes kept coming in between")
 }
 
-// expireTokens clears tokens whose time has come, and what revoked ones left. They are dead already: this is tidying.
+// expireTokens clears tokens whose time has come, and what revoked ones left, in all namespaces. They are dead already:
+// this is tidying.
 func (d *daemon) expireTokens(ctx context.Context) error {
-	var sweep cubbyholeSweep
+	sweeps := map[string]*cubbyholeSweep{} // namespace id → how far its cubbyholes are swept
 	for {
 		if !d.store.Locked() {
-			for _, clear := range []func(*store.Tx) error{d.clearTokens, sweep.clear} {
-				if err := d.internalTx(ctx, clear); err != nil && ctx.Err() == nil {
-					d.log.Debug("clearing what expired tokens left goes on later", "error", err)
-				}
+			if err := d.expireAll(ctx, sweeps); err != nil && ctx.Err() == nil {
+				d.log.Debug("clearing what expired tokens left goes on later", "error", err)
 			}
-			sweep.advance()
 		}
 		select {
 		case <-ctx.Done():
@@ -64,8 +65,32 @@ func (d *daemon) expireTokens(ctx context.Context) error {
 	}
 }
 
-func (d *daemon) clearTokens(tx *store.Tx) error {
-	system := tx.System()
+func (d *daemon) expireAll(ctx context.Context, sweeps map[string]*cubbyholeSweep) error {
+	all, err := d.namespaces()
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(sweeps, func(id string, _ *cubbyholeSweep) bool {
+		return !slices.ContainsFunc(all, func(n conclave.Namespace) bool { return n.ID == id })
+	})
+	for _, at := range all {
+		sweep := sweeps[at.ID]
+		if sweep == nil {
+			sweep = &cubbyholeSweep{}
+			sweeps[at.ID] = sweep
+		}
+		if err := d.inNamespace(ctx, at, clearTokens); err != nil {
+			return err
+		}
+		if err := d.inNamespace(ctx, at, sweep.clear); err != nil {
+			return err
+		}
+		sweep.advance()
+	}
+	return nil
+}
+
+func clearTokens(_ *store.Tx, system conclave.System) error {
 	names, err := token.Due(system, expiryBatch)
 	if err != nil {
 		return err
@@ -89,9 +114,9 @@ type cubbyholeSweep struct {
 // advance notes that a step is committed, or will be done again later.
 func (s *cubbyholeSweep) advance() { s.after = s.next }
 
-func (s *cubbyholeSweep) clear(tx *store.Tx) error {
+func (s *cubbyholeSweep) clear(tx *store.Tx, system conclave.System) error {
 	s.next = s.after
-	table, err := mount.Load(tx.System(), mount.Defaults{})
+	table, err := mount.Load(system, mount.Defaults{})
 	if err != nil {
 		return err
 	}
@@ -109,7 +134,7 @@ func (s *cubbyholeSweep) clear(tx *store.Tx) error {
 	}
 	left, last := expiryBatch, ""
 	for _, owner := range owners {
-		alive, err := token.Exists(tx.System(), strings.TrimSuffix(owner, "/"))
+		alive, err := token.Exists(system, strings.TrimSuffix(owner, "/"))
 		if err != nil {
 			return err
 		}

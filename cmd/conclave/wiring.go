@@ -19,6 +19,7 @@ import (
 	"conclave/cluster"
 	"conclave/fsm"
 	"conclave/mount"
+	"conclave/namespace"
 	"conclave/pipeline"
 	"conclave/policy"
 	"conclave/seal"
@@ -102,6 +103,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	if d.folders, err = audit.NewFolders(settings.AuditDirectories); err != nil {
 		return nil, err
 	}
+	d.cluster.Handle(callWritten, d.answerWritten)
 	d.recorder = pipeline.NewRecorder(d.cluster.Self().NodeID)
 	d.gaps = pipeline.NewGaps(time.Now)
 	policies := policy.NewCache()
@@ -124,14 +126,25 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 func (d *daemon) systemRoutes(questions *access.Service) []conclave.Route {
 	var routes []conclave.Route
 	routes = append(routes, policy.Routes()...)
-	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader,
+	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader, Namespaces: namespaceAt,
 		Defaults: mount.Defaults{DefaultTTL: d.settings.DefaultLeaseTTL, MaxTTL: d.settings.MaxLeaseTTL}})...)
+	routes = append(routes, namespace.Routes(namespaceSetup())...)
 	routes = append(routes, questions.Routes()...)
-	routes = append(routes, d.vault.Routes()...)
+	return append(routes, d.clusterRoutes()...)
+}
+
+// clusterRoutes are those routes of sys/ that only the root namespace has.
+func (d *daemon) clusterRoutes() []conclave.Route {
+	routes := d.vault.Routes()
 	routes = append(routes, audit.Routes(d.folders, d.auditHash)...)
 	routes = append(routes, d.cluster.Routes()...)
 	routes = append(routes, d.auditLogRoutes()...)
-	return append(routes, metricsRoute(), hostInfoRoute())
+	routes = append(routes, d.epochRoutes()...)
+	routes = append(routes, metricsRoute(), hostInfoRoute())
+	for i := range routes {
+		routes[i].Cluster = true
+	}
+	return routes
 }
 
 // foundVault fills the system space of a new vault.

@@ -207,6 +207,12 @@ func (t *tx) Reached(at time.Time) bool  { return !t.now.Before(at) }
 func (t *tx) Request() *conclave.Request { return t.request }
 func (t *tx) Caller() *conclave.Caller   { return t.caller }
 func (t *tx) Mount() *conclave.Mount     { return t.mount }
+func (t *tx) Namespace() conclave.Namespace {
+	if t.request == nil || t.request.Namespace == "" {
+		return conclave.Namespace{ID: conclave.RootNamespace}
+	}
+	return conclave.Namespace{ID: "id-" + t.request.Namespace, Path: t.request.Namespace}
+}
 
 func (t *tx) Put(path string, v []byte) error {
 	if len(v) > conclave.MaxValue {

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+
+	"conclave"
+	"conclave/mount"
+	"conclave/namespace"
+	"conclave/store"
+)
+
+// namespaceSetup is what namespaces need to know of the other parts.
+func namespaceSetup() namespace.Setup {
+	return namespace.Setup{
+		Found: func(tx conclave.System) error { return mount.Initial(tx, rand.Reader) },
+		Mounted: func(view conclave.View, path string) (bool, error) {
+			table, err := mount.Load(view, mount.Defaults{})
+			if err != nil {
+				return false, err
+			}
+			return table.Uses(path), nil
+		},
+		Empty:  func(conclave.System) error { return nil },
+		Spaces: mount.Spaces,
+		Random: rand.Reader,
+	}
+}
+
+// namespaceAt reports whether a path begins with the name of a namespace.
+func namespaceAt(view conclave.View, path string) (bool, error) {
+	table, err := namespace.Load(view)
+	if err != nil {
+		return false, err
+	}
+	name, _, _ := strings.Cut(path, "/")
+	return table.Find(name) != nil, nil
+}
+
+// namespaces lists all namespaces as they are now.
+func (d *daemon) namespaces() ([]conclave.Namespace, error) {
+	tx, err := d.store.Begin()
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Close()
+	var all []conclave.Namespace
+	err = namespace.Walk(tx.System(), conclave.Namespace{ID: conclave.RootNamespace}, func(at conclave.Namespace, _ conclave.System) error {
+		all = append(all, at)
+		return nil
+	})
+	return all, err
+}
+
+// inNamespace runs work as a transaction of the vault's own on the system space of a namespace; one that is gone is
+// passed over.
+func (d *daemon) inNamespace(ctx context.Context, at conclave.Namespace, work func(tx *store.Tx, system conclave.System) error) error {
+	return d.internalTx(ctx, func(tx *store.Tx) error {
+		system, err := namespace.At(tx.System(), at.Path)
+		if err != nil || system == nil {
+			return err
+		}
+		return work(tx, system)
+	})
+}
