@@ -36,7 +36,7 @@ func (c *Checker) Routes() []conclave.Route {
 }
 
 // Differing is how many of the voters that were heard don't agree with a majority.
-func (s *Status) Differing() int {
+func (s Status) Differing() int {
 	n := 0
 	for _, how := range s.Nodes {
 		if how != Agrees && how != Unheard && len(s.Ranges) > 0 {

@@ -112,5 +112,8 @@ var series = []struct {
 	{"conclave_audit_max_bytes", "Bytes of the replicated audit log from which on requests are refused.", false, func(d *daemon) float64 { return float64(d.state.Audit().Capacity()) }},
 	{"conclave_audit_epoch", "Number of the audit log's epoch.", false, func(d *daemon) float64 { return float64(d.state.Audit().Shown().Epoch) }},
 	{"conclave_state_bytes", "Bytes of the state on this node's disk.", false, func(d *daemon) float64 { return float64(d.state.Stats().StateBytes) }},
+	{"conclave_state_compared_index", "Index of the log as of which the nodes' states were compared last.", false, func(d *daemon) float64 { return float64(d.cluster.Agreement().Index) }},
+	{"conclave_state_differs", "1 if this node stopped serving because its state differs from that of a majority.", false, func(d *daemon) float64 { return truth(d.cluster.Refused() != nil) }},
+	{"conclave_state_nodes_differing", "Voters whose state differs from that of a majority, as this node knows.", false, func(d *daemon) float64 { return float64(d.cluster.Agreement().Differing()) }},
 	{"conclave_state_snapshots_total", "Snapshots made by this node.", true, func(d *daemon) float64 { return float64(d.state.Stats().Snapshots) }},
 }
