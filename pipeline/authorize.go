@@ -14,6 +14,10 @@ import (
 
 var errDenied = conclave.Errorf(conclave.Denied, "permission denied")
 
+// errNoToken says that it was the token: whoever shows one may know that it is no good. Vault's words in Vault's form,
+// since clients look for them to log in again.
+var errNoToken = conclave.Errorf(conclave.Denied, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n")
+
 // authenticate routes the request and finds out who makes it. A path that leads nowhere is remembered, not told: whether
 // it exists is for those to know who may use it.
 func (r *run) authenticate(tx *store.Tx) error {
@@ -33,6 +37,9 @@ func (r *run) authenticate(tx *store.Tx) error {
 	}
 	home := homeOf(r.request.Token, c.levels)
 	caller, record, err := token.Authenticate(home.system, home.Namespace, r.request.Token)
+	if conclave.Is(err, conclave.Denied) {
+		return errNoToken
+	}
 	if err != nil {
 		return err
 	}
