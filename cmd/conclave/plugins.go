@@ -2,7 +2,9 @@ package main
 
 import (
 	"conclave"
+	"conclave/auth/approle"
 	"conclave/auth/cert"
+	"conclave/auth/userpass"
 	"conclave/engine/cubbyhole"
 	"conclave/engine/kv"
 )
@@ -10,7 +12,9 @@ import (
 // plugins is the one list of secrets engines and auth methods that can be mounted.
 func plugins() []conclave.Plugin {
 	return []conclave.Plugin{
+		approle.Plugin(),
 		cert.Plugin(),
+		userpass.Plugin(),
 		cubbyhole.Plugin(),
 		kv.Plugin(),
 	}
