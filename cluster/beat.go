@@ -42,8 +42,8 @@ func (n *Node) beat(ctx context.Context) {
 func (n *Node) pulseTimeout(ctx context.Context, to string) (*wire.Echo, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
-	return n.pulse(ctx, to, &wire.Beat{Wall: n.config.Wall().UnixNano(), Ready: n.ready.Load(), Applied: n.fsm.Applied(),
-		Term: n.raft.CurrentTerm(), LastIndex: n.raft.LastIndex(), Version: n.config.Version})
+	return n.pulse(ctx, to, &wire.Beat{Wall: n.config.Wall().UnixNano(), Ready: n.ready.Load(), Full: n.guard.Check() != nil,
+		Applied: n.fsm.Applied(), Term: n.raft.CurrentTerm(), LastIndex: n.raft.LastIndex(), Version: n.config.Version})
 }
 
 func (n *Node) pulse(ctx context.Context, to string, b *wire.Beat) (*wire.Echo, error) {
@@ -58,7 +58,7 @@ func (n *Node) pulse(ctx context.Context, to string, b *wire.Beat) (*wire.Echo, 
 func (n *Node) pulsed(from string, b *wire.Beat) *wire.Echo {
 	term, _ := n.order.OpenTerm()
 	if !b.GetAsk() {
-		n.health.note(from, b, n.fsm.Applied())
+		n.health.Note(from, b, n.fsm.Applied())
 	}
 	e := &wire.Echo{Leader: term != 0, Wall: n.config.Wall().UnixNano()}
 	if now, known := n.clock.Now(); known {

@@ -45,8 +45,8 @@ type Config struct {
 	// CertificateFile, KeyFile and CAFile, given together, make nodes present certificates of an authority; these must
 	// then hold beside the list. Default: a self-signed certificate made at the first start.
 	CertificateFile, KeyFile, CAFile string
-	// Reserve is the free space in bytes on DataDir's file system below which proposals are refused.
-	// Default: 64 MiB or 2 % of the file system, whichever is less.
+	// Reserve is the free space in bytes on DataDir's file system below which this node proposes nothing and won't be the
+	// leader if another can; below half of it the node takes no entries from others either. Default: 64 MiB.
 	Reserve uint64
 	// CommitTimeout bounds how late followers learn of a commit. Default 5 ms, at least 1 ms.
 	CommitTimeout time.Duration
@@ -58,6 +58,8 @@ type Config struct {
 	Wall func() time.Time
 	// Dial opens a connection to a peer. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// Free is how many bytes are free where DataDir is. Default: what the file system says.
+	Free func(dir string) (uint64, error)
 	// Observer is told of commits for metrics. Default: none.
 	Observer Observer
 	// Fatal is called once when the node can't go on without risking what it acknowledged, such as after a failed fsync.

@@ -21,7 +21,7 @@ const (
 	tendInterval     = 100 * time.Millisecond
 	steerInterval    = time.Second
 	askTimeout       = 300 * time.Millisecond // for peers to tell a new leader the time
-	handoverInterval = 30 * time.Second       // between attempts of a sealed leader
+	handoverInterval = 30 * time.Second       // between attempts of a leader that is sealed or has no room
 	stallLimit       = 2 * time.Second        // of the state machine, until its leader steps down
 	stallInterval    = 250 * time.Millisecond
 	caughtUp         = 64                    // entries that a node may lack, at its beat, to be promoted or given leadership
@@ -230,8 +230,8 @@ func (n *Node) steerClock(ctx context.Context) error {
 			voters++
 			if id := disk.NodeOf(string(s.ID)); id == n.id.NodeID {
 				walls = append(walls, n.config.Wall().UnixNano())
-			} else if r, fresh := n.health.of(id); fresh {
-				walls = append(walls, r.wallLead+int64(n.mono()))
+			} else if r, fresh := n.health.Of(id); fresh {
+				walls = append(walls, r.WallLead+int64(n.mono()))
 			}
 		}
 		n.clock.Steer(walls, voters)
@@ -239,37 +239,38 @@ func (n *Node) steerClock(ctx context.Context) error {
 	})
 }
 
-// handOver gives leadership to a ready voter while this node is sealed.
+// handOver gives leadership to a voter that has room while this node has none, and to a ready one while this is sealed.
 func (n *Node) handOver(ctx context.Context) error {
 	var tried time.Time
 	return every(ctx, tendInterval, func() error {
-		if n.ready.Load() || !tried.IsZero() && time.Since(tried) < handoverInterval {
+		full, sealed := n.guard.Check() != nil, !n.ready.Load()
+		if !full && !sealed || !tried.IsZero() && time.Since(tried) < handoverInterval {
 			return nil
 		}
 		to, ok := n.successor(true)
-		if !ok && n.Refused() != nil {
+		if !ok && (full || n.Refused() != nil) {
 			to, ok = n.successor(false)
 		}
 		if !ok {
 			return nil
 		}
 		tried = time.Now()
-		n.logger.Info("sealed, handing leadership over", "to", to.ID)
+		n.logger.Info("handing leadership over", "to", to.ID, "sealed", sealed, "no_room", full)
 		return n.raft.LeadershipTransferToServer(to.ID, to.Address).Error()
 	})
 }
 
-// successor is the voter best fit to lead next: caught up, and ready if that is asked for.
+// successor is the voter best fit to lead next: caught up, with room on its disk, and ready if that is asked for.
 func (n *Node) successor(ready bool) (best raft.Server, ok bool) {
 	var index uint64
 	for _, s := range n.servers() {
 		id := disk.NodeOf(string(s.ID))
-		r, fresh := n.health.of(id)
-		if s.Suffrage != raft.Voter || id == n.id.NodeID || !fresh || ready && !r.ready {
+		r, fresh := n.health.Of(id)
+		if s.Suffrage != raft.Voter || id == n.id.NodeID || !fresh || r.Full || ready && !r.Ready {
 			continue
 		}
-		if r.behind <= caughtUp && (!ok || r.applied > index) {
-			best, index, ok = s, r.applied, true
+		if r.Behind <= caughtUp && (!ok || r.Applied > index) {
+			best, index, ok = s, r.Applied, true
 		}
 	}
 	return best, ok
@@ -312,7 +313,7 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 	}
 	to, ok := n.awaitSuccessor(ctx)
 	if !ok {
-		return unavailable("no other voter has caught up", busyRetry)
+		return unavailable("no other voter has caught up and has room on its disk", busyRetry)
 	}
 	if err := n.raft.LeadershipTransferToServer(to.ID, to.Address).Error(); err != nil {
 		n.logger.Warn("transfer of leadership failed", "error", err)

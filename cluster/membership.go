@@ -36,7 +36,7 @@ func (n *Node) tendMembers(ctx context.Context) error {
 			})
 			return err
 		}
-		n.health.keep(list)
+		n.health.Keep(list)
 		if err := n.recordContact(ctx, n.id.NodeID, n.contact()); err != nil { // a leader that has moved
 			return err
 		}
@@ -55,8 +55,8 @@ func (n *Node) tendServer(list *List, s raft.Server) error {
 		n.logger.Info("node removed", "node", nodeID)
 		return n.raft.RemoveServer(s.ID, 0, changeTimeout).Error()
 	}
-	r, fresh := n.health.of(nodeID)
-	if s.Suffrage == raft.Voter || !fresh || r.behind > caughtUp || r.term != n.raft.CurrentTerm() {
+	r, fresh := n.health.Of(nodeID)
+	if s.Suffrage == raft.Voter || !fresh || r.Behind > caughtUp || r.Term != n.raft.CurrentTerm() {
 		return nil
 	}
 	n.logger.Info("node has caught up and votes", "node", nodeID)
@@ -170,7 +170,7 @@ func (n *Node) sparePeer(nodeID string) error {
 			continue
 		}
 		voters++
-		if _, fresh := n.health.of(id); fresh || id == n.id.NodeID {
+		if _, fresh := n.health.Of(id); fresh || id == n.id.NodeID {
 			healthy++
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"conclave/cluster/clock"
 	"conclave/cluster/disk"
 	"conclave/cluster/gossip"
+	"conclave/cluster/health"
 	"conclave/cluster/ordering"
 	"conclave/cluster/port"
 	"conclave/cluster/roster"
@@ -49,6 +50,7 @@ type Node struct {
 	fsm      *fsm.FSM
 	raft     *raft.Raft
 	logs     *disk.Log
+	guard    *disk.Guard
 	stable   *raftboltdb.BoltStore
 	roster   *roster.Roster
 	book     *roster.Book
@@ -62,7 +64,7 @@ type Node struct {
 	clock    *clock.Clock
 	checker  *agreement.Checker
 	stalls   atomic.Uint64
-	health   *health
+	health   *health.Health
 	joinKey  []byte
 	started  time.Time
 	origin   atomic.Pointer[disk.Origin]
@@ -97,7 +99,7 @@ func Start(ctx context.Context, config Config, state *fsm.FSM) (_ *Node, err err
 		joining: make(chan struct{}, 1), handlers: make(map[string]Handler), news: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.clock = clock.New(n.mono)
-	n.health = newHealth(n.mono)
+	n.health = health.New(n.mono)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("start cluster node: %w", errors.Join(err, n.Shutdown()))
@@ -145,6 +147,8 @@ func (n *Node) openDisk() (err error) {
 	if n.logs, err = disk.OpenLog(dir, n.config.LogStore, n.logger.Named("log"), n.config.Fatal); err != nil {
 		return err
 	}
+	n.guard = disk.NewGuard(n.config.DataDir, n.config.Reserve, n.config.Free, n.mono)
+	n.logs.KeepRoom(n.guard.Room)
 	n.stable, err = raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, "stable.db")})
 	if err != nil {
 		return fmt.Errorf("open raft stable store: %w", err)
@@ -213,7 +217,6 @@ func (n *Node) openRaft() (err error) {
 const refusalReport = 10 * time.Second
 
 func (n *Node) openOrder() {
-	guard := disk.NewGuard(n.config.DataDir, n.config.Reserve, n.mono)
 	var said time.Duration // when it was last said that proposals are refused; the order's goroutine alone asks
 	n.order = ordering.NewOrder(ordering.OrderOptions{Raft: n.raft, FSM: n.fsm, Stamp: n.clock.Next, Pipeline: n.config.Pipeline,
 		Guard: func() error {
@@ -223,7 +226,7 @@ func (n *Node) openOrder() {
 			if n.fsm.AuditFull() {
 				return errAuditFull
 			}
-			err := guard.Check()
+			err := n.room()
 			if now := n.mono(); err != nil && (said == 0 || now-said >= refusalReport) {
 				said = now
 				n.logger.Error("proposals are refused", "error", err)

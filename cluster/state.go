@@ -69,14 +69,14 @@ func (n *Node) survey() State {
 		x := Server{NodeID: id, ServerID: string(server.ID), Voter: server.Suffrage == raft.Voter}
 		x.Address, _ = n.addressOf(id)
 		if id == n.id.NodeID {
-			x.Leader, x.Healthy, x.Ready, x.LastTerm, x.LastIndex, x.Version = true, true, n.ready.Load(), s.Term, n.raft.LastIndex(), n.config.Version
+			x.Leader, x.Healthy, x.Ready, x.LastTerm, x.LastIndex, x.Version = true, n.guard.Check() == nil, n.ready.Load(), s.Term, n.raft.LastIndex(), n.config.Version
 		} else {
-			r, fresh := n.health.of(id)
-			x.LastContact, x.LastTerm, x.LastIndex, x.Version, x.Ready = -1, r.term, r.lastIndex, r.version, fresh && r.ready
-			if r.heard != 0 {
-				x.LastContact = n.mono() - r.heard
+			r, fresh := n.health.Of(id)
+			x.LastContact, x.LastTerm, x.LastIndex, x.Version, x.Ready = -1, r.Term, r.LastIndex, r.Version, fresh && r.Ready
+			if r.Heard != 0 {
+				x.LastContact = n.mono() - r.Heard
 			}
-			x.Healthy = fresh && r.term == s.Term && r.lastIndex+healthyLag >= n.raft.LastIndex()
+			x.Healthy = fresh && !r.Full && r.Term == s.Term && r.LastIndex+healthyLag >= n.raft.LastIndex()
 		}
 		s.Healthy = s.Healthy && x.Healthy
 		if x.Voter {

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -217,7 +216,9 @@ func TestTortureFullDisk(t *testing.T) {
 	fillDisk(t, l, full)
 	// More than the segments that the follower's log has made in advance.
 	book.writeMany(t, 2500, others(l, full)...)
-	t.Logf("node %d, a follower whose disk is full, runs: %v", full, l.Running(full))
+	if !l.Running(full) {
+		t.Errorf("node %d, a follower, has ended for a full disk", full)
+	}
 	freeDisk(t, l, full)
 	revive(t, l)
 	book.wantNothingLost(t)
@@ -226,19 +227,27 @@ func TestTortureFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	fillDisk(t, l, leader)
-	statuses := map[int]int{} // status → how often
-	for i := range 60 {
-		answer, err := book.write(t.Context(), 1+i%3)
-		if err != nil {
-			t.Logf("a write with the leader's disk full: %v", err)
-			continue
+	var now int
+	eventually(t, 10*time.Second, func(ctx context.Context) (err error) {
+		if now, err = l.Leader(ctx); err == nil && now == leader {
+			err = fmt.Errorf("node %d still leads, whose disk is full", leader)
 		}
-		statuses[answer.Status]++
-		if !slices.Contains([]int{http.StatusOK, http.StatusServiceUnavailable}, answer.Status) {
-			t.Errorf("a write with the leader's disk full: status %d: %s", answer.Status, answer.Body)
+		return err
+	})
+	eventually(t, 10*time.Second, func(ctx context.Context) error {
+		answer, err := book.write(ctx, now)
+		if err == nil {
+			err = answer.Want(http.StatusOK)
 		}
+		return err
+	})
+	book.writeMany(t, 300, others(l, leader)...)
+	if now, err = l.Leader(t.Context()); err != nil || now == leader {
+		t.Errorf("node %d leads, whose disk is full: %v", now, err)
 	}
-	t.Logf("with the disk of node %d, the leader, full, writes were answered by %v", leader, statuses)
+	if !l.Running(leader) {
+		t.Errorf("node %d has ended for a full disk while it led", leader)
+	}
 	freeDisk(t, l, leader)
 	revive(t, l)
 	book.wantNothingLost(t)

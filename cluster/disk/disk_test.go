@@ -133,6 +133,68 @@ func TestFailedWriteIsFatal(t *testing.T) {
 	}
 }
 
+func TestWithoutRoomEntriesOfOthersAreRefusedBeforeAnythingIsWritten(t *testing.T) {
+	for _, kind := range []string{"wal", "bolt"} {
+		t.Run(kind, func(t *testing.T) {
+			l := openLog(t, t.TempDir(), kind) // which fails the test if anything is fatal
+			defer l.Close()
+			noRoom, full := errors.New("no room"), false
+			l.KeepRoom(func(int) error {
+				if full {
+					return noRoom
+				}
+				return nil
+			})
+			foreign := func(first uint64, count int) []*raft.Log {
+				logs := entries(first, count)
+				for _, e := range logs {
+					e.Extensions = sealEntry(e)
+				}
+				return logs
+			}
+			want := func(last uint64) {
+				t.Helper()
+				if got, err := l.LastIndex(); err != nil || got != last {
+					t.Errorf("the last entry is %d, %v; want %d", got, err, last)
+				}
+			}
+			if err := l.StoreLogs(foreign(1, 9)); err != nil {
+				t.Fatal(err)
+			}
+			full = true
+			if err := l.StoreLogs(foreign(10, 1)); !errors.Is(err, noRoom) {
+				t.Errorf("storing another node's entry: %v, want %v", err, noRoom)
+			}
+			if err := l.DeleteRange(8, 9); !errors.Is(err, noRoom) {
+				t.Errorf("dropping a suffix: %v, want %v", err, noRoom)
+			}
+			want(9)
+			if err := l.DeleteRange(1, 2); err != nil {
+				t.Errorf("dropping the oldest: %v; that makes room", err)
+			}
+			if err := l.StoreLogs(entries(10, 1)); err != nil {
+				t.Errorf("storing an entry of this node: %v", err)
+			}
+			full = false
+			if err := l.DeleteRange(8, 10); err != nil {
+				t.Fatal(err)
+			}
+			full = true
+			if err := l.StoreLogs(foreign(8, 1)); err != nil {
+				t.Errorf("storing what takes a dropped suffix's place: %v; Raft can't do without", err)
+			}
+			if err := l.StoreLogs(foreign(9, 1)); !errors.Is(err, noRoom) {
+				t.Errorf("storing what comes after: %v, want %v", err, noRoom)
+			}
+			full = false
+			if err := l.StoreLogs(foreign(9, 1)); err != nil {
+				t.Errorf("with room again: %v", err)
+			}
+			want(9)
+		})
+	}
+}
+
 func TestRememberedEntriesAreBounded(t *testing.T) {
 	l := newLog(struct {
 		*raft.InmemStore
@@ -226,24 +288,23 @@ func TestOriginStays(t *testing.T) {
 }
 
 func TestGuardRefusesBelowTheReserve(t *testing.T) {
-	free, size := uint64(100<<20), uint64(10<<30)
+	free := uint64(100 << 20)
 	now, asked := time.Duration(0), 0
-	g := NewGuard("/", 0, func() time.Duration { return now })
-	g.free = func(string) (uint64, uint64, error) { asked++; return free, size, nil }
+	g := NewGuard("/", 0, func(string) (uint64, error) { asked++; return free, nil }, func() time.Duration { return now })
 	if err := g.Check(); err != nil {
 		t.Errorf("with 100 MiB free: %v", err)
 	}
-	free = 10 << 20
+	free = 40 << 20
 	if err := g.Check(); err != nil || asked != 1 {
 		t.Errorf("within the interval: %v, asked %d times", err, asked)
 	}
 	now += guardInterval
 	if err := g.Check(); err == nil {
-		t.Error("10 MiB of 10 GiB is above the reserve")
+		t.Error("40 MiB is above the reserve")
 	}
-	size = 100 << 20 // 2 % of which is less than 64 MiB
-	now += guardInterval
-	if err := g.Check(); err != nil {
-		t.Errorf("10 of 100 MiB free: %v", err)
+	for bytes, refused := range map[int]bool{0: false, 8 << 20: false, 8<<20 + 1: true} {
+		if err := g.Room(bytes); (err != nil) != refused {
+			t.Errorf("room for %d bytes with 40 MiB free: %v", bytes, err)
+		}
 	}
 }

@@ -10,16 +10,16 @@ import (
 
 // Limits of the guard.
 const (
-	defaultReserve  = 64 << 20
-	reserveFraction = 50 // 2 %
-	guardInterval   = 250 * time.Millisecond
+	defaultReserve = 64 << 20 // twice what a new segment of the log and the state's tables take at once
+	guardInterval  = 250 * time.Millisecond
 )
 
-// Guard watches the free space of the data directory's file system, so that proposals are refused before a write fails.
+// Guard watches the free space of the data directory's file system. Below the reserve nothing new is begun, so that the
+// rest of it is for what has been begun; below half of it the log takes no more from other nodes either.
 type Guard struct {
 	dir     string
-	reserve uint64 // bytes; 0: the default
-	free    func(dir string) (free, size uint64, err error)
+	reserve uint64 // bytes
+	free    func(dir string) (free uint64, err error)
 	now     func() time.Duration // monotonic
 
 	mu      sync.Mutex // guards what follows
@@ -28,9 +28,16 @@ type Guard struct {
 	low     error
 }
 
-// NewGuard watches dir. A reserve of 0 bytes means the default: 64 MiB or 2 % of the file system, whichever is less.
-func NewGuard(dir string, reserve uint64, now func() time.Duration) *Guard {
-	return &Guard{dir: dir, reserve: reserve, free: statfs, now: now}
+// NewGuard watches dir. A reserve of 0 bytes means the default: 64 MiB. free tells the free space in bytes; nil asks the
+// file system.
+func NewGuard(dir string, reserve uint64, free func(dir string) (uint64, error), now func() time.Duration) *Guard {
+	if reserve == 0 {
+		reserve = defaultReserve
+	}
+	if free == nil {
+		free = statfs
+	}
+	return &Guard{dir: dir, reserve: reserve, free: free, now: now}
 }
 
 // Check returns an error if the reserve is reached. It asks the file system at most every 250 ms.
@@ -42,26 +49,35 @@ func (g *Guard) Check() error {
 		return g.low
 	}
 	g.known, g.checked = true, now
-	free, size, err := g.free(g.dir)
-	reserve := g.reserve
-	if reserve == 0 {
-		reserve = min(defaultReserve, size/reserveFraction)
-	}
+	free, err := g.free(g.dir)
 	switch {
 	case err != nil:
 		g.low = fmt.Errorf("free space of the data directory is not known: %w", err)
-	case free < reserve:
-		g.low = fmt.Errorf("the data directory has %d MiB left, and %d MiB are kept in reserve: free or add space", free>>20, reserve>>20)
+	case free < g.reserve:
+		g.low = fmt.Errorf("the data directory has %d MiB left, and %d MiB are kept in reserve: free or add space", free>>20, g.reserve>>20)
 	default:
 		g.low = nil
 	}
 	return g.low
 }
 
-func statfs(dir string) (free, size uint64, err error) {
+// Room returns an error if less than half of the reserve would be free after a write of that many bytes. It asks the file
+// system each time.
+func (g *Guard) Room(bytes int) error {
+	free, err := g.free(g.dir)
+	if err != nil {
+		return fmt.Errorf("free space of the data directory is not known: %w", err)
+	}
+	if floor := g.reserve/2 + uint64(bytes); free < floor {
+		return fmt.Errorf("the data directory has %d MiB left, and %d MiB are needed: free or add space", free>>20, floor>>20)
+	}
+	return nil
+}
+
+func statfs(dir string) (free uint64, err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	return s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize), nil
+	return s.Bavail * uint64(s.Bsize), nil
 }

@@ -19,7 +19,7 @@ import (
 
 // Limits of the log store.
 const (
-	walSegmentBytes  = 64 << 20
+	walSegmentBytes  = 16 << 20 // made in advance, so much less than the reserve
 	cachedLogBytes   = 16 << 20
 	cachedLogEntries = 512
 )
@@ -50,7 +50,9 @@ type innerLog interface {
 type Log struct {
 	inner     innerLog
 	fatal     func(error)
+	room      func(bytes int) error // for entries of other nodes; nil: there always is
 	monotonic bool
+	truncated atomic.Bool  // Raft has dropped a suffix and goes on to store what belongs there
 	stored    atomic.Int64 // bytes since ResetCount
 	entries   atomic.Int64 // entries since ResetCount
 
@@ -107,6 +109,11 @@ func newLog(inner innerLog, fatal func(error)) *Log {
 	return &Log{inner: inner, fatal: fatal, monotonic: ok && m.IsMonotonic()}
 }
 
+// KeepRoom has entries that other nodes made refused while room returns an error, before anything is written: a write
+// that fails half done ends the process. Raft tells the leader, which sends them again later. What this node makes itself
+// as a leader is for others to refuse. It is called before the log is used.
+func (s *Log) KeepRoom(room func(bytes int) error) { s.room = room }
+
 // IsMonotonic forwards what the inner store says: raft-wal must have no gaps.
 func (s *Log) IsMonotonic() bool { return s.monotonic }
 
@@ -132,14 +139,22 @@ func (s *Log) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log
 
 // StoreLogs seals the entries that this node made, verifies the others, and stores them durably.
 func (s *Log) StoreLogs(logs []*raft.Log) error {
-	size := 0
+	size, foreign := 0, false
 	for _, l := range logs {
 		if len(l.Extensions) == 0 {
 			l.Extensions = sealEntry(l)
 		} else if err := verifyEntry(l); err != nil {
 			return err
+		} else {
+			foreign = true
 		}
 		size += len(l.Data)
+	}
+	// Raft doesn't remember that it has dropped a suffix: what takes its place must be stored, or nothing more can be.
+	if !s.truncated.Swap(false) && foreign && s.room != nil {
+		if err := s.room(size); err != nil {
+			return err
+		}
 	}
 	if err := s.inner.StoreLogs(logs); err != nil {
 		err = fmt.Errorf("write raft log: %w", err)
@@ -152,8 +167,18 @@ func (s *Log) StoreLogs(logs []*raft.Log) error {
 	return nil
 }
 
-// DeleteRange forwards, and forgets what it remembered.
+// DeleteRange forwards, and forgets what it remembered. A suffix isn't dropped while there is no room for what comes after.
 func (s *Log) DeleteRange(low, high uint64) error {
+	first, err := s.inner.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if suffix := low > first; suffix && s.room != nil {
+		if err := s.room(0); err != nil {
+			return err
+		}
+		s.truncated.Store(true)
+	}
 	s.mu.Lock()
 	if n := len(s.cache); n > 0 && low <= s.first+uint64(n)-1 && high >= s.first {
 		s.cache, s.bytes = nil, 0

@@ -1,0 +1,46 @@
+package health
+
+import (
+	"testing"
+	"time"
+
+	"conclave/cluster/roster"
+	"conclave/cluster/wire"
+)
+
+func TestReportsSayHowFarBehindANodeWas(t *testing.T) {
+	h := New(func() time.Duration { return time.Minute })
+	const applied, lacks = 10_000, 64
+	h.Note("near", &wire.Beat{Applied: applied - lacks}, applied)
+	h.Note("far", &wire.Beat{Applied: applied - lacks - 1}, applied)
+	h.Note("ahead", &wire.Beat{Applied: applied + 1}, applied)
+	for id, want := range map[string]uint64{"near": lacks, "far": lacks + 1, "ahead": 0} {
+		if r, fresh := h.Of(id); !fresh || r.Behind != want {
+			t.Errorf("%s is %d entries behind, fresh: %v, want %d", id, r.Behind, fresh, want)
+		}
+	}
+}
+
+func TestReportsAgeAndAreForgotten(t *testing.T) {
+	now := time.Minute
+	h := New(func() time.Duration { return now })
+	if _, fresh := h.Of("a"); fresh {
+		t.Error("a report that never came is fresh")
+	}
+	h.Note("a", &wire.Beat{Full: true, Version: "1"}, 0)
+	h.Note("b", &wire.Beat{}, 0)
+	if r, fresh := h.Of("a"); !fresh || !r.Full || r.Version != "1" || r.Heard != now {
+		t.Errorf("a said %+v, fresh: %v", r, fresh)
+	}
+	now += staleAfter
+	if _, fresh := h.Of("a"); fresh {
+		t.Errorf("a report is fresh after %v", staleAfter)
+	}
+	h.Keep(&roster.List{Members: []roster.Member{{NodeID: "a"}}})
+	if r, _ := h.Of("b"); r.Heard != 0 {
+		t.Error("a node that isn't a member is remembered")
+	}
+	if r, _ := h.Of("a"); r.Heard == 0 {
+		t.Error("a member is forgotten")
+	}
+}

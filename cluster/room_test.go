@@ -1,0 +1,134 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"conclave"
+	"conclave/fsm"
+)
+
+// disks says how much is free on each node's disk, in bytes.
+type disks struct {
+	mu   sync.Mutex
+	free map[string]uint64 // data directory → bytes; plenty if it isn't there
+}
+
+func (d *disks) measure(dir string) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if free, ok := d.free[dir]; ok {
+		return free, nil
+	}
+	return 1 << 40, nil
+}
+
+func (d *disks) set(n *labNode, free uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.free[n.config.DataDir] = free
+}
+
+// Free space in bytes: below the reserve, and below half of it.
+const (
+	lowSpace  = 50 << 20
+	noSpace   = 1 << 20
+	muchSpace = 1 << 30
+)
+
+func threeOnSmallDisks(t *testing.T) (*lab, *disks) {
+	d := &disks{free: make(map[string]uint64)}
+	l, nodes := three(t, func(c *Config) { c.Free = d.measure })
+	for _, n := range nodes {
+		n.SetReady(true)
+	}
+	return l, d
+}
+
+// wantRefused waits until a commit is refused for want of room.
+func wantRefused(t *testing.T, n *labNode) {
+	t.Helper()
+	await(t, "a commit on "+n.id+" to be refused", func() bool {
+		_, err := n.Commit(context.Background(), anyTime(n, fsm.Write{Op: fsm.SetCell, Key: recordKey('c', 2)}))
+		return conclave.Is(err, conclave.Unavailable) && strings.Contains(err.Error(), "has no room")
+	})
+}
+
+func TestLeaderWithoutRoomHandsOverToAVoterThatHasSome(t *testing.T) {
+	l, d := threeOnSmallDisks(t)
+	var full []*labNode
+	for range 2 {
+		leader := l.leader()
+		mustCommit(t, leader, func() *fsm.Transaction { return writing(leader, 1, leader.id) })
+		d.set(leader, lowSpace)
+		full = append(full, leader)
+		await(t, "a leader with room", func() bool { return !slices.Contains(full, l.leader()) })
+		if len(full) == 1 {
+			for _, n := range l.running() {
+				mustCommitSoon(t, n)
+			}
+		}
+	}
+	d.set(l.leader(), lowSpace)
+	for _, n := range l.running() {
+		wantRefused(t, n)
+		if s, err := n.State(t.Context()); err != nil || s.Healthy || s.Tolerance != 0 {
+			t.Errorf("with all disks full the state is %+v, %v", s, err)
+		}
+	}
+	for _, n := range l.running() {
+		d.set(n, muchSpace)
+	}
+	for _, n := range l.running() {
+		mustCommitSoon(t, n)
+	}
+}
+
+// mustCommitSoon commits on a node once that isn't refused any more.
+func mustCommitSoon(t *testing.T, n *labNode) {
+	t.Helper()
+	await(t, "a commit on "+n.id, func() bool {
+		o, err := n.Commit(context.Background(), anyTime(n, fsm.Write{Op: fsm.SetCell, Key: recordKey('c', 2)}))
+		return err == nil && o.Verdict == fsm.Committed
+	})
+}
+
+func TestLeaderRefusesWhileNoQuorumHasRoom(t *testing.T) {
+	l, d := threeOnSmallDisks(t)
+	leader := l.leader()
+	for _, n := range l.running() {
+		if n != leader {
+			d.set(n, lowSpace)
+		}
+	}
+	wantRefused(t, leader)
+	if !leader.IsLeader() {
+		t.Error("the one that has room doesn't lead any more")
+	}
+	d.set(l.follower(), muchSpace)
+	mustCommitSoon(t, leader)
+}
+
+func TestFollowerWithoutRoomWaitsAndCatchesUp(t *testing.T) {
+	l, d := threeOnSmallDisks(t)
+	n := l.follower()
+	server := n.Progress().ServerID
+	d.set(n, noSpace)
+	leader := l.leader()
+	last := n.raft.LastIndex()
+	for range 20 {
+		mustCommit(t, leader, func() *fsm.Transaction { return writing(leader, 1, "without it") })
+	}
+	if now := n.raft.LastIndex(); now > last+1 { // one may have been on its way
+		t.Errorf("the log of the full follower has grown from %d to %d", last, now)
+	}
+	d.set(n, muchSpace)
+	o := mustCommit(t, leader, func() *fsm.Transaction { return writing(leader, 1, "with it again") })
+	await(t, "the follower to catch up", func() bool { return n.state.Applied() >= o.Index })
+	if id := n.Progress().ServerID; id != server {
+		t.Errorf("server %s has come back as %s", server, id)
+	}
+}
