@@ -65,6 +65,27 @@ func (f *Folders) Check(path string) error {
 	return at.close(errors.Join(checkOurs(file, path), file.Close()))
 }
 
+// Written is how many records the device that writes to path has safely written on this machine, as its cursor says. It is
+// of kind conclave.NotFound if there is no cursor.
+func (f *Folders) Written(path string) (records uint64, err error) {
+	at, err := f.locate(path)
+	if err != nil {
+		return 0, err
+	}
+	stored, err := at.read(at.name+cursorExtension, maxCursor)
+	if err = at.close(err); err != nil {
+		return 0, err
+	}
+	if stored == nil {
+		return 0, conclave.Errorf(conclave.NotFound, "nothing was written yet")
+	}
+	c, err := decodeCursor(stored)
+	if err != nil {
+		return 0, conclave.Errorf(conclave.Precondition, "the cursor beside the file is damaged")
+	}
+	return c.Seq, nil
+}
+
 // logFile is a file's name in an open directory: nothing that happens to the path above it leads elsewhere.
 type logFile struct {
 	path   string // as it was given, for messages

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"time"
 
@@ -86,54 +85,4 @@ func (n *Node) registerEpochs(leads func(Handler) Handler) {
 		}
 		return nil, n.PruneAudit(ctx, binary.BigEndian.Uint64(body), [32]byte(body[8:]))
 	}))
-}
-
-type rotateInput struct {
-	Reason string `json:"reason" doc:"Why, for the first record of the new epoch: one line of text."`
-}
-
-type pruneInput struct {
-	Epoch uint64 `json:"epoch" doc:"The last epoch to drop; it must be closed."`
-	Head  string `json:"head" doc:"How its chain ended, in hex: the export that you keep says it."`
-}
-
-// epochRoutes close epochs of the audit log and drop what has been exported.
-func (n *Node) epochRoutes() []conclave.Route {
-	rotate := conclave.WriteRoute(conclave.Update, "audit-rotate",
-		"Close the epoch of the audit log and begin the next.\n\nA closed epoch can be exported whole, and dropped once its export is kept.",
-		func(_ context.Context, _ conclave.Tx, in *rotateInput) (*conclave.None, error) {
-			if err := audit.CheckReason(in.Reason); err != nil {
-				return nil, conclave.Errorf(conclave.Invalid, "a reason is needed, one line of text")
-			}
-			return nil, nil
-		}).With(conclave.Sudo, conclave.Urgent)
-	rotate.ClearRequest = []string{"reason"}
-	rotate.Finish = func(ctx context.Context, _ *conclave.Request, in any) (*conclave.Response, error) {
-		input, _ := in.(*rotateInput)
-		return &conclave.Response{}, n.RotateAudit(ctx, input.Reason)
-	}
-	prune := conclave.WriteRoute(conclave.Update, "audit-prune",
-		"Drop the audit log up to the end of a closed epoch, on every node.\n\nThe epoch's head, which its export names, confirms that somebody keeps it.",
-		func(_ context.Context, _ conclave.Tx, in *pruneInput) (*conclave.None, error) {
-			_, err := in.head()
-			return nil, err
-		}).With(conclave.Sudo, conclave.Urgent)
-	prune.ClearRequest = []string{"epoch", "head"}
-	prune.Finish = func(ctx context.Context, _ *conclave.Request, in any) (*conclave.Response, error) {
-		input, _ := in.(*pruneInput)
-		head, err := input.head()
-		if err != nil {
-			return nil, err
-		}
-		return &conclave.Response{}, n.PruneAudit(ctx, input.Epoch, head)
-	}
-	return []conclave.Route{rotate, prune}
-}
-
-func (in *pruneInput) head() (head [32]byte, err error) {
-	raw, err := hex.DecodeString(in.Head)
-	if err != nil || len(raw) != len(head) {
-		return head, conclave.Errorf(conclave.Invalid, "head must be the epoch's head in hex, 64 digits")
-	}
-	return [32]byte(raw), nil
 }

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
 
+	"conclave"
 	"conclave/audit"
 	"conclave/server/config"
 )
@@ -57,4 +59,62 @@ func dueReason(limits config.Audit, records uint64, age time.Duration) string {
 		return fmt.Sprintf("the epoch has reached an age of %s", limits.EpochMaxAge)
 	}
 	return ""
+}
+
+type rotateInput struct {
+	Reason string `json:"reason" doc:"Why, for the first record of the new epoch: one line of text."`
+}
+
+type pruneInput struct {
+	Epoch uint64 `json:"epoch" doc:"The last epoch to drop; it must be closed."`
+	Head  string `json:"head" doc:"How its chain ended, in hex: the export that you keep says it."`
+	Force bool   `json:"force" doc:"Drop it also if audit devices haven't written it, or nobody knows whether they have."`
+}
+
+// epochRoutes close epochs of the audit log and drop what has been exported.
+func (d *daemon) epochRoutes() []conclave.Route {
+	rotate := conclave.WriteRoute(conclave.Update, "audit-rotate",
+		"Close the epoch of the audit log and begin the next.\n\nA closed epoch can be exported whole, and dropped once its export is kept.",
+		func(_ context.Context, _ conclave.Tx, in *rotateInput) (*conclave.None, error) {
+			if err := audit.CheckReason(in.Reason); err != nil {
+				return nil, conclave.Errorf(conclave.Invalid, "a reason is needed, one line of text")
+			}
+			return nil, nil
+		}).With(conclave.Sudo, conclave.Urgent)
+	rotate.ClearRequest = []string{"reason"}
+	rotate.Finish = func(ctx context.Context, _ *conclave.Request, in any) (*conclave.Response, error) {
+		input, _ := in.(*rotateInput)
+		return &conclave.Response{}, d.cluster.RotateAudit(ctx, input.Reason)
+	}
+	prune := conclave.WriteRoute(conclave.Update, "audit-prune", "Drop the audit log up to the end of a closed epoch, on every node.\n\n"+
+		"The epoch's head, which its export names, confirms that somebody keeps it. Every enabled audit device must have written the epoch on every node.",
+		func(_ context.Context, _ conclave.Tx, in *pruneInput) (*conclave.None, error) {
+			_, err := in.head()
+			return nil, err
+		}).With(conclave.Sudo, conclave.Urgent)
+	prune.ClearRequest = []string{"epoch", "head", "force"}
+	prune.Prepare = func(ctx context.Context, _ *conclave.Request, in any) (any, error) {
+		input, _ := in.(*pruneInput)
+		if input.Force {
+			return nil, nil
+		}
+		return nil, d.awaitDevices(ctx, input.Epoch)
+	}
+	prune.Finish = func(ctx context.Context, _ *conclave.Request, in any) (*conclave.Response, error) {
+		input, _ := in.(*pruneInput)
+		head, err := input.head()
+		if err != nil {
+			return nil, err
+		}
+		return &conclave.Response{}, d.cluster.PruneAudit(ctx, input.Epoch, head)
+	}
+	return []conclave.Route{rotate, prune}
+}
+
+func (in *pruneInput) head() (head [32]byte, err error) {
+	raw, err := hex.DecodeString(in.Head)
+	if err != nil || len(raw) != len(head) {
+		return head, conclave.Errorf(conclave.Invalid, "head must be the epoch's head in hex, 64 digits")
+	}
+	return [32]byte(raw), nil
 }

@@ -312,6 +312,17 @@ func (l *Log) Shown() State {
 	return l.shown.Clone()
 }
 
+// EpochEnd is the number of the first record after an epoch; ok says that the epoch is closed and still there.
+func (l *Log) EpochEnd(epoch uint64) (seq uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.segments, func(s segment) bool { return s.Epoch > epoch })
+	if i < 0 || epoch < l.shown.Base.Epoch || l.segments[i].Epoch != epoch+1 {
+		return 0, false
+	}
+	return l.segments[i].First, true
+}
+
 // Bytes is the size of all retained segments.
 func (l *Log) Bytes() int64 { return l.bytes.Load() }
 

@@ -44,10 +44,13 @@ func rotate(s *client.Session) *cobra.Command {
 
 func prune(s *client.Session) *cobra.Command {
 	var file string
+	var force bool
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Drop closed epochs of the audit log that have been exported", Args: cobra.NoArgs,
 		Long: "Drop closed epochs of the audit log on every node. The export is verified first, and what it shows of how the last closed epoch\n" +
-			"ended is compared with the cluster's own log: what isn't in an export is never dropped. Keep the export.",
+			"ended is compared with the cluster's own log: what isn't in an export is never dropped. Keep the export.\n\n" +
+			"Every enabled audit device must have written the epochs on every node. -force doesn't ask: a device that is behind then says that\n" +
+			"records are missing, and is of no use until its file and cursor are put away.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
 				return client.Usagef("-export is needed: the file that `conclave audit export` wrote")
@@ -60,13 +63,14 @@ func prune(s *client.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := c.Logical().WriteWithContext(cmd.Context(), "sys/audit-prune", map[string]any{"epoch": epoch, "head": head}); err != nil {
+			if _, err := c.Logical().WriteWithContext(cmd.Context(), "sys/audit-prune", map[string]any{"epoch": epoch, "head": head, "force": force}); err != nil {
 				return err
 			}
 			return s.Done("Success! Dropped the audit log up to the end of epoch %d. %s is now the only record of it: keep it.", epoch, file)
 		},
 	}
 	cmd.Flags().StringVar(&file, "export", "", "the `file` that `conclave audit export` wrote")
+	cmd.Flags().BoolVar(&force, "force", false, "drop also what audit devices have not written")
 	return cmd
 }
 
