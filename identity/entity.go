@@ -47,10 +47,6 @@ type entityNameInput struct {
 	Name string `path:"name" doc:"The entity's name."`
 }
 
-type entityNameOnly struct {
-	Name string `path:"name" doc:"The entity's name."`
-}
-
 type createdEntity struct {
 	Aliases []string `json:"aliases" doc:"Always null for a new entity."`
 	ID      string   `json:"id" doc:"The entity's id."`
@@ -171,15 +167,8 @@ func putEntity(tx conclave.Tx, e *entity, name string, fields *entityFields) err
 	return e.save(tx)
 }
 
-func (s Setup) changeEntity(_ context.Context, tx conclave.Tx, in *entityIDInput) (*conclave.None, error) {
-	e, err := loadEntity(tx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	if e == nil {
-		return nil, conclave.Errorf(conclave.Invalid, "entity not found from id")
-	}
-	return nil, putEntity(tx, e.clone(), in.Name, &in.entityFields)
+func (s Setup) changeEntity(ctx context.Context, tx conclave.Tx, in *entityIDInput) (*createdEntity, error) {
+	return s.writeEntity(ctx, tx, &entityInput{in.entityFields, in.ID, in.Name})
 }
 
 func (s Setup) writeEntityByName(ctx context.Context, tx conclave.Tx, in *entityNameInput) (*createdEntity, error) {
@@ -204,7 +193,7 @@ func (s Setup) readEntity(_ context.Context, view conclave.View, in *idInput) (*
 	return s.seeing(view).entity(e)
 }
 
-func (s Setup) readEntityByName(_ context.Context, view conclave.View, in *entityNameOnly) (*entityOutput, error) {
+func (s Setup) readEntityByName(_ context.Context, view conclave.View, in *nameInput) (*entityOutput, error) {
 	e, _, err := s.entityByName(view, conclave.Read, in.Name)
 	if err != nil {
 		return nil, err
@@ -219,7 +208,7 @@ func (s Setup) deleteEntity(_ context.Context, tx conclave.Tx, in *idInput) (*co
 	return nil, dropEntity(tx, in.ID)
 }
 
-func (s Setup) deleteEntityByName(_ context.Context, tx conclave.Tx, in *entityNameOnly) (*conclave.None, error) {
+func (s Setup) deleteEntityByName(_ context.Context, tx conclave.Tx, in *nameInput) (*conclave.None, error) {
 	e, _, err := s.entityByName(tx, conclave.Delete, in.Name)
 	if err != nil || e == nil {
 		return nil, err

@@ -47,10 +47,6 @@ type groupNameInput struct {
 	Name string `path:"name" doc:"The group's name."`
 }
 
-type groupNameOnly struct {
-	Name string `path:"name" doc:"The group's name."`
-}
-
 type createdGroup struct {
 	ID   string `json:"id" doc:"The group's id."`
 	Name string `json:"name" doc:"The group's name."`
@@ -187,15 +183,8 @@ func putMembers(tx conclave.Tx, g *group, fields *groupFields) error {
 	return nil
 }
 
-func (s Setup) changeGroup(_ context.Context, tx conclave.Tx, in *groupIDInput) (*conclave.None, error) {
-	g, err := loadGroup(tx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	if g == nil {
-		return nil, conclave.Errorf(conclave.Invalid, "invalid group ID")
-	}
-	return nil, putGroup(tx, g.clone(), in.Name, &in.groupFields)
+func (s Setup) changeGroup(ctx context.Context, tx conclave.Tx, in *groupIDInput) (*createdGroup, error) {
+	return s.writeGroup(ctx, tx, &groupInput{in.groupFields, in.ID, in.Name})
 }
 
 func (s Setup) writeGroupByName(ctx context.Context, tx conclave.Tx, in *groupNameInput) (*createdGroup, error) {
@@ -220,7 +209,7 @@ func (s Setup) readGroup(_ context.Context, view conclave.View, in *idInput) (*g
 	return s.seeing(view).group(g)
 }
 
-func (s Setup) readGroupByName(_ context.Context, view conclave.View, in *groupNameOnly) (*groupOutput, error) {
+func (s Setup) readGroupByName(_ context.Context, view conclave.View, in *nameInput) (*groupOutput, error) {
 	g, _, err := s.groupByName(view, conclave.Read, in.Name)
 	if err != nil {
 		return nil, err
@@ -239,7 +228,7 @@ func (s Setup) deleteGroup(_ context.Context, tx conclave.Tx, in *idInput) (*con
 	return nil, dropGroup(tx, g)
 }
 
-func (s Setup) deleteGroupByName(_ context.Context, tx conclave.Tx, in *groupNameOnly) (*conclave.None, error) {
+func (s Setup) deleteGroupByName(_ context.Context, tx conclave.Tx, in *nameInput) (*conclave.None, error) {
 	g, _, err := s.groupByName(tx, conclave.Delete, in.Name)
 	if err != nil || g == nil {
 		return nil, err

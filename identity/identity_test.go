@@ -57,7 +57,7 @@ func (b *bench) Allows(view conclave.View, op conclave.Operation, path string) (
 
 type object = map[string]any
 
-// call runs a route in a transaction.
+// call runs a route in a transaction, after it was run once from the same state without effect.
 func (b *bench) call(op conclave.Operation, path string, fields object) (*conclave.Response, error) {
 	b.t.Helper()
 	b.Rollback()
@@ -77,10 +77,22 @@ func (b *bench) call(op conclave.Operation, path string, fields object) (*concla
 		}
 		ctx = conclave.WithPrepared(ctx, prepared)
 	}
+	before := b.Values()
 	response, err := route.Handle(ctx, b, in)
 	if err != nil {
 		b.Rollback()
 		return nil, err
+	}
+	once := b.Values()
+	if !route.Writes() && !reflect.DeepEqual(before, once) {
+		b.t.Errorf("%v %s reads only, but wrote", op, path)
+	}
+	b.Rollback()
+	if in, err = route.Bind(params, fields); err != nil {
+		return nil, err
+	}
+	if response, err = route.Handle(ctx, b, in); err != nil || !reflect.DeepEqual(once, b.Values()) {
+		b.t.Errorf("%v %s: run again from the same state, it wrote otherwise; %v", op, path, err)
 	}
 	return response, b.Commit()
 }

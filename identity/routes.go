@@ -77,6 +77,10 @@ type idInput struct {
 	ID string `path:"id" doc:"The id."`
 }
 
+type nameInput struct {
+	Name string `path:"name" doc:"The name."`
+}
+
 func notFound() error { return &conclave.Error{Kind: conclave.NotFound} }
 
 // names lists an index of names, in the order of their keys, and what they lead to.
