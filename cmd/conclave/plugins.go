@@ -4,6 +4,7 @@ import (
 	"conclave"
 	"conclave/auth/approle"
 	"conclave/auth/cert"
+	"conclave/auth/jwt"
 	"conclave/auth/userpass"
 	"conclave/engine/cubbyhole"
 	"conclave/engine/kv"
@@ -14,6 +15,8 @@ func plugins() []conclave.Plugin {
 	return []conclave.Plugin{
 		approle.Plugin(),
 		cert.Plugin(),
+		jwt.Plugin(),
+		jwt.OIDCPlugin(),
 		userpass.Plugin(),
 		cubbyhole.Plugin(),
 		kv.Plugin(),
