@@ -58,7 +58,7 @@ func (n *Node) pulse(ctx context.Context, to string, b *wire.Beat) (*wire.Echo, 
 func (n *Node) pulsed(from string, b *wire.Beat) *wire.Echo {
 	term, _ := n.order.OpenTerm()
 	if !b.GetAsk() {
-		n.health.Note(from, b, n.fsm.Applied())
+		n.health.Note(from, b, n.fsm.Applied(), n.raft.CommitIndex())
 	}
 	e := &wire.Echo{Leader: term != 0, Wall: n.config.Wall().UnixNano()}
 	if now, known := n.clock.Now(); known {

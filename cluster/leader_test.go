@@ -160,6 +160,26 @@ func TestCallsReachMembersAndKeepTheirErrors(t *testing.T) {
 	}
 }
 
+// TestServersStayHealthyUnderLoad: more is committed between two beats than a healthy server may lack at one.
+func TestServersStayHealthyUnderLoad(t *testing.T) {
+	l, _ := three(t)
+	leader := l.leader()
+	await(t, "a healthy cluster", func() bool { return leader.survey().Healthy })
+	term := leader.raft.CurrentTerm()
+	var futures []raft.ApplyFuture
+	for range 2 * healthyLag {
+		futures = append(futures, leader.raft.Apply(fsm.EncodeTermOpen(term, leader.clock.Next()), patience))
+	}
+	for _, f := range futures {
+		if err := f.Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := leader.survey(); s.Term == term && s.Tolerance == 0 { // one may really lag: it isn't needed for the commits
+		t.Errorf("after a burst of commits the state is %+v", s)
+	}
+}
+
 func TestStateShowsEveryServer(t *testing.T) {
 	l, _ := three(t)
 	asks := l.follower()

@@ -41,7 +41,7 @@ type Progress struct {
 	Voter, Leader, Ready, Listed bool
 }
 
-// healthyLag is how many entries a healthy server may lack.
+// healthyLag is how many committed entries a healthy server's log may lack, at its beat.
 const healthyLag = 1024
 
 // State asks the leader how the cluster is.
@@ -76,7 +76,7 @@ func (n *Node) survey() State {
 			if r.Heard != 0 {
 				x.LastContact = n.mono() - r.Heard
 			}
-			x.Healthy = fresh && !r.Full && r.Term == s.Term && r.LastIndex+healthyLag >= n.raft.LastIndex()
+			x.Healthy = fresh && !r.Full && r.Term == s.Term && r.Lag <= healthyLag
 		}
 		s.Healthy = s.Healthy && x.Healthy
 		if x.Voter {

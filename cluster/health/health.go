@@ -20,6 +20,7 @@ type Report struct {
 	Full      bool // its disk is below the reserve
 	Applied   uint64
 	Behind    uint64 // entries that it had not applied, of those that this node had when it heard it
+	Lag       uint64 // entries that its log lacked, of those that were committed when this node heard it
 	Term      uint64
 	LastIndex uint64
 	Version   string
@@ -38,14 +39,14 @@ func New(mono func() time.Duration) *Health {
 	return &Health{mono: mono, reports: make(map[string]Report)}
 }
 
-// Note keeps what a member says, when this node has applied so far.
-func (h *Health) Note(nodeID string, b *wire.Beat, applied uint64) {
+// Note keeps what a member says, when this node has applied and knows to be committed so far.
+func (h *Health) Note(nodeID string, b *wire.Beat, applied, committed uint64) {
 	now := h.mono()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reports[nodeID] = Report{Heard: now, WallLead: b.GetWall() - int64(now), Ready: b.GetReady(), Full: b.GetFull(),
-		Applied: b.GetApplied(), Behind: applied - min(applied, b.GetApplied()), Term: b.GetTerm(), LastIndex: b.GetLastIndex(),
-		Version: b.GetVersion()}
+		Applied: b.GetApplied(), Behind: applied - min(applied, b.GetApplied()), Lag: committed - min(committed, b.GetLastIndex()),
+		Term: b.GetTerm(), LastIndex: b.GetLastIndex(), Version: b.GetVersion()}
 }
 
 // Of returns what a node last said, and whether that is fresh.

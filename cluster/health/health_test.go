@@ -11,12 +11,13 @@ import (
 func TestReportsSayHowFarBehindANodeWas(t *testing.T) {
 	h := New(func() time.Duration { return time.Minute })
 	const applied, lacks = 10_000, 64
-	h.Note("near", &wire.Beat{Applied: applied - lacks}, applied)
-	h.Note("far", &wire.Beat{Applied: applied - lacks - 1}, applied)
-	h.Note("ahead", &wire.Beat{Applied: applied + 1}, applied)
+	const committed = applied + 1
+	h.Note("near", &wire.Beat{Applied: applied - lacks, LastIndex: committed - lacks}, applied, committed)
+	h.Note("far", &wire.Beat{Applied: applied - lacks - 1, LastIndex: committed - lacks - 1}, applied, committed)
+	h.Note("ahead", &wire.Beat{Applied: applied + 1, LastIndex: committed + 1}, applied, committed)
 	for id, want := range map[string]uint64{"near": lacks, "far": lacks + 1, "ahead": 0} {
-		if r, fresh := h.Of(id); !fresh || r.Behind != want {
-			t.Errorf("%s is %d entries behind, fresh: %v, want %d", id, r.Behind, fresh, want)
+		if r, fresh := h.Of(id); !fresh || r.Behind != want || r.Lag != want {
+			t.Errorf("%s is %d entries behind and lacks %d, fresh: %v, want %d", id, r.Behind, r.Lag, fresh, want)
 		}
 	}
 }
@@ -27,8 +28,8 @@ func TestReportsAgeAndAreForgotten(t *testing.T) {
 	if _, fresh := h.Of("a"); fresh {
 		t.Error("a report that never came is fresh")
 	}
-	h.Note("a", &wire.Beat{Full: true, Version: "1"}, 0)
-	h.Note("b", &wire.Beat{}, 0)
+	h.Note("a", &wire.Beat{Full: true, Version: "1"}, 0, 0)
+	h.Note("b", &wire.Beat{}, 0, 0)
 	if r, fresh := h.Of("a"); !fresh || !r.Full || r.Version != "1" || r.Heard != now {
 		t.Errorf("a said %+v, fresh: %v", r, fresh)
 	}
