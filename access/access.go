@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"conclave"
+	"conclave/identity"
 	"conclave/policy"
 	"conclave/token"
 )
@@ -27,6 +28,33 @@ func (s *Service) Touches(ctx context.Context, mountPath string) bool {
 
 // Sudo reports whether the caller has the capability sudo on a path.
 func (s *Service) Sudo(ctx context.Context, path string) bool { return policy.GrantOf(ctx).Sudo(path) }
+
+// Allows reports whether the caller may do an operation on a path of the namespace that is viewed. A caller from a
+// namespace above may only if it is root: its policies can't be read from here.
+func (s *Service) Allows(view conclave.View, op conclave.Operation, path string) (bool, error) {
+	caller := view.Caller()
+	switch {
+	case caller == nil:
+		return false, nil
+	case caller.Root:
+		return true, nil
+	case caller.Home.ID != view.Namespace().ID:
+		return false, nil
+	}
+	var resolver policy.Resolver
+	if caller.EntityID != "" {
+		who, err := identity.Of(view, caller.EntityID)
+		if err != nil || who == nil {
+			return false, err
+		}
+		resolver = who
+	}
+	acl, err := s.cache.ACLFor(resolver, view, slices.Concat(caller.Policies, caller.IdentityPolicies))
+	if err != nil {
+		return false, err
+	}
+	return acl.Allows(policy.Check{Path: path, Operation: op}).Allowed, nil
+}
 
 // Question names the paths that are asked about.
 type Question struct {

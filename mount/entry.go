@@ -11,11 +11,12 @@ import (
 	"conclave"
 )
 
-// Initial writes a new namespace's table: sys/, cubbyhole/ and auth/token/.
+// Initial writes a new namespace's table: sys/, identity/, cubbyhole/ and auth/token/.
 func Initial(tx conclave.System, random io.Reader) error {
 	builtins := []*Entry{
 		{Path: "auth/token/", Kind: "token", Description: "token based credentials"},
 		{Path: "cubbyhole/", Kind: "cubbyhole", Description: "per-token private secret storage", Local: true},
+		{Path: "identity/", Kind: "identity", Description: "identity store"},
 		{Path: "sys/", Kind: "system", Description: "system endpoints used for control, policy and debugging", SealWrap: true},
 	}
 	for _, e := range builtins {

@@ -148,7 +148,7 @@ func TestMountIsListedAsVaultDoes(t *testing.T) {
 	if !reflect.DeepEqual(got["secret/"], any(want)) {
 		t.Errorf("%v, want %v", got["secret/"], want)
 	}
-	if len(got) != 3 || got["sys/"] == nil || got["cubbyhole/"] == nil {
+	if len(got) != 4 || got["sys/"] == nil || got["identity/"] == nil || got["cubbyhole/"] == nil {
 		t.Errorf("mounts = %v", got)
 	}
 	if form := regexp.MustCompile(`^kv_[0-9a-f]{8}$`); !form.MatchString(want["accessor"].(string)) {

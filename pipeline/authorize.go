@@ -3,10 +3,12 @@ package pipeline
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
 	"conclave"
+	"conclave/identity"
 	"conclave/policy"
 	"conclave/store"
 	"conclave/token"
@@ -51,9 +53,43 @@ func (r *run) authenticate(tx *store.Tx) error {
 	if err := token.Spend(home.system, record); err != nil {
 		return err
 	}
-	acl, err := p.policies.ACL(home.system, caller.Policies)
-	c.grant = &policy.Grant{ACL: acl, Prefix: strings.TrimPrefix(r.request.Namespace, home.Path)}
-	return err
+	return r.grant(home, caller)
+}
+
+// grant finds out what the caller may do: by its token's policies, and by those of the identity behind it.
+func (r *run) grant(home *level, caller *conclave.Caller) error {
+	names := caller.Policies
+	var resolver policy.Resolver
+	if caller.EntityID != "" {
+		who, err := identity.Of(home.system, caller.EntityID)
+		if err != nil {
+			return err
+		}
+		if who == nil || who.Disabled {
+			return errDenied
+		}
+		caller.EntityID, caller.IdentityPolicies, resolver = who.ID, withoutRoot(who.Policies), who
+		if len(caller.IdentityPolicies) > 0 {
+			names = slices.Concat(names, caller.IdentityPolicies)
+			slices.Sort(names)
+			names = slices.Compact(names)
+		}
+	}
+	acl, err := r.pipeline.policies.ACLFor(resolver, home.system, names)
+	if err != nil {
+		return err
+	}
+	r.call.grant = &policy.Grant{ACL: acl, Prefix: strings.TrimPrefix(r.request.Namespace, home.Path)}
+	return nil
+}
+
+// withoutRoot is policies without root, which only tokens have.
+func withoutRoot(names []string) []string {
+	isRoot := func(name string) bool { return policy.NormalName(name) == policy.Root }
+	if !slices.ContainsFunc(names, isRoot) {
+		return names
+	}
+	return slices.DeleteFunc(slices.Clone(names), isRoot)
 }
 
 // guarded refuses a token whose end is that of a token in a namespace above, once that has come.

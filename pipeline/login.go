@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"conclave"
+	"conclave/identity"
 	"conclave/mount"
 	"conclave/store"
 	"conclave/token"
@@ -20,9 +21,18 @@ func (r *run) login(tx *store.Tx, resp *conclave.Response) (*conclave.Response, 
 		if err != nil {
 			return nil, err
 		}
-		r.minted = &minted
+		ids, err := identity.Mint(r.pipeline.random)
+		if err != nil {
+			return nil, err
+		}
+		r.minted, r.ids = &minted, &ids
 	}
-	made, err := token.Login(c.here().system, *r.minted, resp.Login, token.Granted{}, c.mount, r.request.Path)
+	who, err := identity.Attach(c.here().system, c.mount.Accessor, resp.Login, *r.ids)
+	if err != nil {
+		return nil, err
+	}
+	granted := token.Granted{EntityID: who.EntityID, Policies: withoutRoot(who.Policies)}
+	made, err := token.Login(c.here().system, *r.minted, resp.Login, granted, c.mount, r.request.Path)
 	if err != nil {
 		return nil, err
 	}

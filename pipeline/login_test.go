@@ -13,6 +13,7 @@ import (
 	"conclave"
 	"conclave/engine/kv"
 	"conclave/fsm"
+	"conclave/identity"
 	"conclave/mount"
 	"conclave/policy"
 	"conclave/store"
@@ -55,6 +56,15 @@ type noSudo struct{}
 
 func (noSudo) Sudo(context.Context, string) bool { return false }
 
+func (noSudo) Allows(conclave.View, conclave.Operation, string) (bool, error) { return false, nil }
+
+// noMounts knows no mount that an alias could be of.
+type noMounts struct{}
+
+func (noMounts) ByAccessor(conclave.View, string) (path, kind string, local, ok bool, err error) {
+	return "", "", false, false, nil
+}
+
 func (noSudo) Touches(context.Context, string) bool { return false }
 
 // anyKV knows one engine.
@@ -77,8 +87,9 @@ func newHouse(t *testing.T) *house {
 		System: slices.Concat(policy.Routes(), namespaceRoutes(), mount.Routes(mount.Setup{Plugins: anyKV{}, Access: noSudo{}, Namespaces: namespaceAt, Random: rand.Reader}),
 			[]conclave.Route{conclave.ReadRoute(conclave.Read, "cluster-wide", "Is the root namespace's.",
 				func(context.Context, conclave.View, *conclave.None) (*conclave.None, error) { return nil, nil }).With(conclave.OfCluster)}),
-		Token:  func(l token.Logins) []conclave.Route { return token.Routes(noSudo{}, l, rand.Reader) },
-		Random: rand.Reader, Envelope: func(resp *conclave.Response) ([]byte, error) { return json.Marshal(map[string]any{"data": resp.Data}) },
+		Token:    func(l token.Logins) []conclave.Route { return token.Routes(noSudo{}, l, rand.Reader) },
+		Identity: identity.Routes(identity.Setup{Mounts: noMounts{}, Access: noSudo{}, Random: rand.Reader}),
+		Random:   rand.Reader, Envelope: func(resp *conclave.Response) ([]byte, error) { return json.Marshal(map[string]any{"data": resp.Data}) },
 		Logger: hclog.NewNullLogger()})
 	root := d.found(s)
 	tx, err := s.Begin()
@@ -139,4 +150,32 @@ func TestFailedLoginMakesNone(t *testing.T) {
 	if data, ok := keys.Data.(json.RawMessage); !ok || json.Unmarshal(data, &listed) != nil || len(listed.Keys) != 1 {
 		t.Errorf("accessors after a failed login: %s, want the root token's alone", keys.Data)
 	}
+}
+
+func TestLoginHasWhatItsIdentityHas(t *testing.T) {
+	h := newHouse(t)
+	h.must(t, "", conclave.Update, "sys/mounts/secret", h.root, map[string]any{"type": "kv"})
+	h.must(t, "", conclave.Update, "sys/policies/acl/own", h.root, map[string]any{
+		"policy": `path "secret/{{identity.entity.name}}/*" { capabilities = ["create", "update", "read"] }`})
+	auth := h.must(t, "", conclave.Update, "auth/door/login/ann", conclave.Secret{}, nil).Auth
+	if auth.EntityID == "" {
+		t.Fatal("the login has no entity")
+	}
+	h.fails(t, conclave.Denied, "", conclave.Update, "secret/ann/x", auth.ClientToken, map[string]any{"a": "b"})
+	entity := map[string]any{"name": "ann", "policies": []any{"own", "root", " ROOT"}}
+	h.fails(t, conclave.Invalid, "", conclave.Update, "identity/entity/id/"+auth.EntityID, h.root, entity)
+	h.must(t, "", conclave.Update, "identity/entity/id/"+auth.EntityID, h.root, map[string]any{"name": "ann", "policies": "own"})
+	h.must(t, "", conclave.Update, "secret/ann/x", auth.ClientToken, map[string]any{"a": "b"})
+	h.fails(t, conclave.Denied, "", conclave.Update, "secret/bob/x", auth.ClientToken, map[string]any{"a": "b"})
+	h.fails(t, conclave.Denied, "", conclave.Read, "sys/policies/acl/own", auth.ClientToken, nil)
+
+	again := h.must(t, "", conclave.Update, "auth/door/login/ann", conclave.Secret{}, nil).Auth
+	if again.EntityID != auth.EntityID || !slices.Equal(again.Policies, []string{"default", "dev", "own"}) || !slices.Equal(again.TokenPolicies, []string{"default", "dev"}) {
+		t.Errorf("logged in again as %+v", again)
+	}
+	h.must(t, "", conclave.Update, "identity/entity/id/"+auth.EntityID, h.root, map[string]any{"name": "ann", "disabled": true})
+	h.fails(t, conclave.Denied, "", conclave.Read, "auth/token/lookup-self", auth.ClientToken, nil)
+	h.fails(t, conclave.Denied, "", conclave.Update, "auth/door/login/ann", conclave.Secret{}, nil)
+	h.must(t, "", conclave.Delete, "identity/entity/id/"+auth.EntityID, h.root, nil)
+	h.fails(t, conclave.Denied, "", conclave.Read, "auth/token/lookup-self", again.ClientToken, nil)
 }

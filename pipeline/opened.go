@@ -26,6 +26,8 @@ func (r *routing) open(entry *mount.Entry) (*openedMount, error) {
 		return &openedMount{router: r.system}, nil
 	case tokenKind:
 		return &openedMount{router: r.token}, nil
+	case identityKind:
+		return &openedMount{router: r.identity}, nil
 	}
 	r.opened.mu.RLock()
 	opened := r.opened.mounts[entry]

@@ -35,8 +35,8 @@ type Config struct {
 	Policies *policy.Cache
 	// Plugins are the kinds of engines and auth methods that can be mounted.
 	Plugins []conclave.Plugin
-	// System are the routes of sys/.
-	System []conclave.Route
+	// System are the routes of sys/, Identity those of identity/.
+	System, Identity []conclave.Route
 	// Token makes the routes of auth/token/, given the auth methods that have a say in renewals.
 	Token func(token.Logins) []conclave.Route
 	// DefaultTTL and MaxTTL are the server's lifetimes for what a mount doesn't say otherwise.

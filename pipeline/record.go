@@ -3,6 +3,7 @@ package pipeline
 import (
 	"crypto/x509"
 	"encoding/json"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,7 +113,13 @@ func (c *call) namespaceID() string {
 }
 
 func authOf(caller *conclave.Caller) *conclave.Auth {
-	return &conclave.Auth{Accessor: caller.Accessor, Policies: caller.Policies, TokenPolicies: caller.Policies,
+	policies := caller.Policies
+	if len(caller.IdentityPolicies) > 0 {
+		policies = slices.Concat(policies, caller.IdentityPolicies)
+		slices.Sort(policies)
+		policies = slices.Compact(policies)
+	}
+	return &conclave.Auth{Accessor: caller.Accessor, Policies: policies, TokenPolicies: caller.Policies,
 		Metadata: caller.Metadata, EntityID: caller.EntityID, TokenType: caller.Type, Orphan: caller.Orphan,
 		DisplayName: caller.DisplayName}
 }

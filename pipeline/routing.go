@@ -13,8 +13,9 @@ import (
 
 // Kinds of mounts that the vault itself serves.
 const (
-	systemKind = "system"
-	tokenKind  = "token"
+	systemKind   = "system"
+	tokenKind    = "token"
+	identityKind = "identity"
 )
 
 // maxOpenMounts bounds the routers that are kept for mounts.
@@ -25,6 +26,7 @@ type routing struct {
 	plugins  map[pluginKey]conclave.Plugin
 	system   *conclave.Router
 	token    *conclave.Router
+	identity *conclave.Router
 	defaults mount.Defaults
 	random   io.Reader
 	opened   openedMounts
@@ -53,7 +55,7 @@ type target struct {
 func newRouting(config Config) *routing {
 	r := &routing{plugins: map[pluginKey]conclave.Plugin{}, defaults: mount.Defaults{DefaultTTL: config.DefaultTTL, MaxTTL: config.MaxTTL},
 		random: config.Random}
-	r.token = conclave.NewRouter(nil)
+	r.token, r.identity = conclave.NewRouter(nil), conclave.NewRouter(config.Identity)
 	if config.Token != nil {
 		r.token = conclave.NewRouter(config.Token(&logins{r}))
 	}
@@ -133,7 +135,7 @@ func (t *target) find(router *conclave.Router, req *conclave.Request, path strin
 
 // open gives the handler's view of its storage.
 func (t *target) open(tx *store.Tx, caller *conclave.Caller) (*store.View, error) {
-	if t.entry.Space.ID == 0 { // sys/ and auth/token/
+	if t.entry.Space.ID == 0 { // sys/, identity/ and auth/token/
 		return t.here().system.WithMount(t.mount), nil
 	}
 	prefix := ""

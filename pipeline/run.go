@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"conclave"
+	"conclave/identity"
 	"conclave/policy"
 	"conclave/store"
 	"conclave/token"
@@ -25,10 +26,11 @@ type run struct {
 	recorded  bool // the log has what is answered
 	gathered  any  // what Prepare works from, or worked from
 	prepared  any
-	failed    error         // why Prepare failed: the outcome for those who may do what they ask for
-	isReady   bool          // Prepare has run, or there is none
-	minted    *token.Minted // the randomness of the token that a login makes
-	wrapping  *token.Minted // the randomness of the token that wraps the answer
+	failed    error            // why Prepare failed: the outcome for those who may do what they ask for
+	isReady   bool             // Prepare has run, or there is none
+	ids       *identity.Minted // of the entity that a login makes
+	minted    *token.Minted    // the randomness of the token that a login makes
+	wrapping  *token.Minted    // the randomness of the token that wraps the answer
 	call      *call
 }
 

@@ -38,6 +38,9 @@ func Parse(name, source string) (*Policy, error) {
 	if err != nil {
 		return nil, conclave.Errorf(conclave.Invalid, "policy %q: %s", name, err.Error())
 	}
+	for i := range p.Rules {
+		p.templated = p.templated || strings.Contains(p.Rules[i].Pattern, templateOpen)
+	}
 	return p, nil
 }
 

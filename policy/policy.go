@@ -87,6 +87,8 @@ type Policy struct {
 	Name   string
 	Source string
 	Rules  []Rule
+
+	templated bool // a rule's pattern has an identity template
 }
 
 // Rule is what one policy says about one pattern.

@@ -83,18 +83,31 @@ type Cache struct {
 	builtin, wrapping *Policy
 
 	mu sync.RWMutex
-	// compiled maps the policies as loaded → their ACL; guarded by mu.
-	compiled map[[maxTogether]*Policy]*ACL
+	// compiled maps the policies as loaded, and for whom → their ACL; guarded by mu.
+	compiled map[cacheKey]*ACL
+}
+
+// cacheKey is a set of policies, with the identity that their templates are resolved for; nil if they have none.
+type cacheKey struct {
+	policies [maxTogether]*Policy
+	resolver Resolver
 }
 
 // NewCache makes an empty cache.
 func NewCache() *Cache {
-	return &Cache{builtin: builtin(), wrapping: embedded(Wrapping, wrappingSource), compiled: map[[maxTogether]*Policy]*ACL{}}
+	return &Cache{builtin: builtin(), wrapping: embedded(Wrapping, wrappingSource), compiled: map[cacheKey]*ACL{}}
 }
 
 // ACL loads the named policies and compiles them, for a caller without identity. Names of policies that don't exist
 // grant nothing.
 func (c *Cache) ACL(view conclave.View, names []string) (*ACL, error) {
+	return c.ACLFor(nil, view, names)
+}
+
+// ACLFor is ACL with the identity of a caller, which may be nil. A resolver that equals another resolves alike: it is a
+// pointer to what never changes.
+func (c *Cache) ACLFor(resolver Resolver, view conclave.View, names []string) (*ACL, error) {
+	templated := false
 	var few [maxTogether]*Policy
 	policies := few[:0]
 	for _, name := range names {
@@ -114,19 +127,22 @@ func (c *Cache) ACL(view conclave.View, names []string) (*ACL, error) {
 		if p.Name == Root {
 			return &ACL{root: true}, nil
 		}
-		policies = append(policies, p)
+		policies, templated = append(policies, p), templated || p.templated
+	}
+	if !templated {
+		resolver = nil
 	}
 	if len(policies) > maxTogether {
-		return Compile(policies...), nil
+		return CompileFor(resolver, policies...), nil
 	}
-	key := [maxTogether]*Policy(few)
+	key := cacheKey{few, resolver}
 	c.mu.RLock()
 	acl := c.compiled[key]
 	c.mu.RUnlock()
 	if acl != nil {
 		return acl, nil
 	}
-	acl = Compile(policies...)
+	acl = CompileFor(resolver, policies...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.compiled) >= maxCached {

@@ -64,3 +64,19 @@ func (d *daemon) inNamespace(ctx context.Context, at conclave.Namespace, work fu
 		return work(tx, system)
 	})
 }
+
+// mountsByAccessor tells identities about the mounts that their aliases are of.
+type mountsByAccessor struct{}
+
+// ByAccessor returns a mount of the view's namespace.
+func (mountsByAccessor) ByAccessor(view conclave.View, accessor string) (path, kind string, local, ok bool, err error) {
+	table, err := mount.Load(view, mount.Defaults{})
+	if err != nil {
+		return "", "", false, false, err
+	}
+	e := table.ByAccessor(accessor)
+	if e == nil {
+		return "", "", false, false, nil
+	}
+	return e.Path, e.Kind, e.Local, true, nil
+}

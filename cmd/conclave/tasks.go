@@ -11,6 +11,7 @@ import (
 
 	"conclave"
 	"conclave/fsm"
+	"conclave/identity"
 	"conclave/mount"
 	"conclave/store"
 	"conclave/token"
@@ -100,7 +101,10 @@ func clearTokens(_ *store.Tx, system conclave.System) error {
 			return err
 		}
 	}
-	_, _, err = token.Tidy(system, expiryBatch)
+	if _, _, err = token.Tidy(system, expiryBatch); err != nil {
+		return err
+	}
+	_, _, err = identity.Tidy(system, expiryBatch)
 	return err
 }
 

@@ -18,6 +18,7 @@ import (
 	"conclave/audit"
 	"conclave/cluster"
 	"conclave/fsm"
+	"conclave/identity"
 	"conclave/mount"
 	"conclave/namespace"
 	"conclave/pipeline"
@@ -110,7 +111,8 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	questions := access.New(policies)
 	d.pipeline = pipeline.New(pipeline.Config{
 		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
-		System: d.systemRoutes(questions), Random: rand.Reader, Envelope: server.Envelope,
+		System:   d.systemRoutes(questions),
+		Identity: identity.Routes(identity.Setup{Mounts: mountsByAccessor{}, Access: questions, Random: rand.Reader}), Random: rand.Reader, Envelope: server.Envelope,
 		Token:      func(logins token.Logins) []conclave.Route { return token.Routes(questions, logins, rand.Reader) },
 		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Gaps: d.gaps, Logger: log.Named("request"),
 	})
