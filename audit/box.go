@@ -115,6 +115,14 @@ func (o *Opener) String() string { return "[redacted]" }
 // GoString redacts.
 func (o *Opener) GoString() string { return "[redacted]" }
 
+// Has reports whether the opener has the key that a box names.
+func (o *Opener) Has(box []byte) bool {
+	if len(box) < boxHead || box[0] != formatBox {
+		return true // under the one key for sealed nodes, or no box
+	}
+	return o.epochs[binary.BigEndian.Uint32(box[1:])] != nil
+}
+
 // Open returns what Seal was given, and its salt. Every other box, every other digest, and a key that was destroyed give crypto.ErrOpen.
 func (o *Opener) Open(digest Digest, box []byte) (salt [SaltSize]byte, record []byte, err error) {
 	var plain []byte

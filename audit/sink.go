@@ -29,7 +29,9 @@ type FileSinkConfig struct {
 	Path    string // in one of Folders
 	Folders *Folders
 	Source  Source
-	Opener  *Opener
+	// Open makes an opener of the keyring as it is after the Raft entry with this index, or later. It is asked again when a
+	// record has a key that the last one lacks.
+	Open func(ctx context.Context, index uint64) (*Opener, error)
 	// Since leaves out records with an earlier stamp: Device.Enabled.
 	Since time.Time
 	// Every is the longest time for which written lines aren't safe from a crash of the machine, nor noted in the cursor. Default 1 s.
@@ -47,6 +49,7 @@ type FileSinkConfig struct {
 // goes on with the epoch that the restore began.
 type FileSink struct {
 	config FileSinkConfig
+	opener *Opener // nil until there is a record
 	file   *os.File
 	at     *logFile
 	cursor cursor
@@ -178,7 +181,7 @@ func (s *FileSink) write(ctx context.Context) error {
 	var failed error
 	next := s.cursor
 	err := s.config.Source.Read(ctx, next.Seq, func(f Frame) bool {
-		if failed = s.append(&f, &next); failed == nil && len(s.lines) >= chunkSize {
+		if failed = s.append(ctx, &f, &next); failed == nil && len(s.lines) >= chunkSize {
 			failed = s.flush(next)
 		}
 		return failed == nil
@@ -190,7 +193,7 @@ func (s *FileSink) write(ctx context.Context) error {
 }
 
 // append adds the lines of a record, and moves next behind it.
-func (s *FileSink) append(f *Frame, next *cursor) error {
+func (s *FileSink) append(ctx context.Context, f *Frame, next *cursor) error {
 	leaf := LeafHash(&f.Digest, sha256.Sum256(f.Box))
 	if head := link(&next.head, f.Seq, f.Index, f.Stamp, &leaf); f.Seq != next.Seq || head != f.Link {
 		return conclave.Errorf(conclave.Precondition, "audit record %d doesn't continue the chain", next.Seq)
@@ -199,7 +202,14 @@ func (s *FileSink) append(f *Frame, next *cursor) error {
 	if f.Start || f.Stamp < s.config.Since.UnixNano() {
 		return nil
 	}
-	_, plain, err := s.config.Opener.Open(f.Digest, f.Box)
+	if s.opener == nil || !s.opener.Has(f.Box) {
+		opener, err := s.config.Open(ctx, f.Index)
+		if err != nil {
+			return fmt.Errorf("open audit record %d: %w", f.Seq, err)
+		}
+		s.opener = opener
+	}
+	_, plain, err := s.opener.Open(f.Digest, f.Box)
 	if err != nil {
 		return fmt.Errorf("audit record %d: %w", f.Seq, err)
 	}

@@ -49,7 +49,8 @@ func newSinkTest(t *testing.T) *sinkTest {
 	}
 	s := &sinkTest{t: t}
 	s.replaceLog(State{})
-	s.config = FileSinkConfig{Path: filepath.Join(dir, "audit.log"), Folders: folders, Source: s.source, Opener: testOpener(t), Every: time.Hour}
+	s.config = FileSinkConfig{Path: filepath.Join(dir, "audit.log"), Folders: folders, Source: s.source, Every: time.Hour,
+		Open: func(context.Context, uint64) (*Opener, error) { return testOpener(t), nil }}
 	return s
 }
 
@@ -348,4 +349,34 @@ func FuzzDecodeCursor(f *testing.F) {
 			t.Fatalf("decoded and encoded again: %q, want %q", c.encode(), b)
 		}
 	})
+}
+
+// A record of a key that the sink doesn't have yet makes it ask for the keyring, once.
+func TestSinkAsksForKeysThatItLacks(t *testing.T) {
+	s := newSinkTest(t)
+	s.add(0, 2)
+	empty, err := NewOpener([16]byte{}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked []uint64
+	s.config.Open = func(_ context.Context, index uint64) (*Opener, error) {
+		if asked = append(asked, index); len(asked) == 1 {
+			return empty, nil
+		}
+		return testOpener(t), nil
+	}
+	if err := s.run(nil); err == nil || errors.Is(err, context.Canceled) {
+		t.Fatalf("without the key: %v, want an error", err)
+	}
+	sink, err := NewFileSink(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink.opener = empty // of before the rotation
+	var next cursor
+	err = s.source.Read(t.Context(), 0, func(f Frame) bool { err = sink.append(t.Context(), &f, &next); return err == nil })
+	if err != nil || len(asked) != 2 || next.Seq != 3 {
+		t.Errorf("asked for the keyring at %v, stands at record %d, %v; want one more question and record 3", asked, next.Seq, err)
+	}
 }

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"conclave/audit"
-	"conclave/crypto"
 )
 
 // Pauses of the audit devices.
@@ -43,14 +42,15 @@ func (s auditSource) Wait(ctx context.Context, seq uint64) error {
 // runningDevice is one device that is being written.
 type runningDevice struct {
 	cancel context.CancelFunc
+	done   chan struct{} // closed when it isn't any more
 	sink   *audit.FileSink
 }
 
 // deviceSet is the devices that this node writes.
 type deviceSet struct {
 	mu      sync.Mutex               // guards all below
-	running map[string]runningDevice // path and file → what writes it
-	refused map[string]bool          // path and file → this node has said that it can't write it
+	running map[string]runningDevice // as enabledDevices names it → what writes it
+	refused map[string]bool          // the same → this node has said that it can't write it
 }
 
 // followDevices writes every enabled audit device while this node is open, until ctx ends.
@@ -72,28 +72,21 @@ func (d *daemon) followDevices(ctx context.Context) error {
 
 // updateDevices starts what is enabled and stops what isn't any more.
 func (d *daemon) updateDevices(ctx context.Context, group *errgroup.Group) error {
-	enabled := map[string]audit.Device{}
-	opener, err := d.enabledDevices(enabled)
+	enabled, err := d.enabledDevices()
 	if err != nil {
 		return err
 	}
+	for _, done := range d.stopDevices(enabled) {
+		<-done // another device may write the same file from now on
+	}
 	d.devices.mu.Lock()
 	defer d.devices.mu.Unlock()
-	if d.devices.running == nil {
-		d.devices.running, d.devices.refused = map[string]runningDevice{}, map[string]bool{}
-	}
-	for key, running := range d.devices.running {
-		if _, still := enabled[key]; !still {
-			running.cancel()
-			delete(d.devices.running, key)
-		}
-	}
 	for key, device := range enabled {
 		if _, already := d.devices.running[key]; already {
 			continue
 		}
 		sink, err := audit.NewFileSink(audit.FileSinkConfig{Path: device.FilePath(), Folders: d.folders, Source: auditSource{d},
-			Opener: opener, Since: device.Enabled})
+			Open: d.openerAt, Since: device.Enabled})
 		if err != nil {
 			if !d.devices.refused[key] {
 				d.log.Error("an audit device can't be written on this node", "device", device.Path, "error", err)
@@ -102,10 +95,32 @@ func (d *daemon) updateDevices(ctx context.Context, group *errgroup.Group) error
 			continue
 		}
 		deviceCtx, cancel := context.WithCancel(ctx)
-		d.devices.running[key] = runningDevice{cancel, sink}
-		group.Go(func() error { d.writeDevice(deviceCtx, device.Path, sink); return nil })
+		done := make(chan struct{})
+		d.devices.running[key] = runningDevice{cancel, done, sink}
+		group.Go(func() error {
+			defer close(done)
+			d.writeDevice(deviceCtx, device.Path, sink)
+			return nil
+		})
 	}
 	return nil
+}
+
+// stopDevices stops what isn't enabled any more, and returns what is closed when it has ended.
+func (d *daemon) stopDevices(enabled map[string]audit.Device) (done []chan struct{}) {
+	d.devices.mu.Lock()
+	defer d.devices.mu.Unlock()
+	if d.devices.running == nil {
+		d.devices.running, d.devices.refused = map[string]runningDevice{}, map[string]bool{}
+	}
+	for key, running := range d.devices.running {
+		if _, still := enabled[key]; !still {
+			running.cancel()
+			done = append(done, running.done)
+			delete(d.devices.running, key)
+		}
+	}
+	return done
 }
 
 // writeDevice keeps one device written; a failure is logged and tried again, since nothing is lost meanwhile.
@@ -124,9 +139,9 @@ func (d *daemon) writeDevice(ctx context.Context, path string, sink *audit.FileS
 	}
 }
 
-// enabledDevices fills enabled while the vault is open; a sealed one can't read the records, so it writes none. A
-// rotated keyring makes a new opener, and so new keys in the map: the devices start again with it.
-func (d *daemon) enabledDevices(enabled map[string]audit.Device) (*audit.Opener, error) {
+// enabledDevices are those that this node is to write, by path, file and when they were enabled. A sealed vault has none,
+// since it can't read the records.
+func (d *daemon) enabledDevices() (map[string]audit.Device, error) {
 	if d.store.Locked() {
 		return nil, nil
 	}
@@ -139,15 +154,20 @@ func (d *daemon) enabledDevices(enabled map[string]audit.Device) (*audit.Opener,
 	if err != nil {
 		return nil, err
 	}
-	keyring := tx.Keyring()
+	enabled := make(map[string]audit.Device, len(devices))
 	for _, device := range devices {
-		enabled[device.Path+"\x00"+device.FilePath()+"\x00"+epochName(keyring)] = device
+		enabled[device.Path+"\x00"+device.FilePath()+"\x00"+strconv.FormatInt(device.Enabled.UnixNano(), 10)] = device
 	}
-	return audit.NewOpener(tx.Cluster(), keyring.AuditData, keyring.AuditPrivate)
+	return enabled, nil
 }
 
-func epochName(keyring *crypto.Keyring) string {
-	return strconv.FormatUint(uint64(keyring.AuditActive), 10)
+// openerAt opens records with the keyring as it is after an entry of the log, or later: records of a rotated keyring are
+// in the log a moment before the state shows that keyring.
+func (d *daemon) openerAt(ctx context.Context, index uint64) (*audit.Opener, error) {
+	if err := d.state.WaitApplied(ctx, index); err != nil {
+		return nil, err
+	}
+	return d.opener()
 }
 
 // reopenDevices opens the files anew, for whoever has moved them away.

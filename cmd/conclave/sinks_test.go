@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
 
 	"conclave"
@@ -104,4 +106,61 @@ func TestDamagedCursorIsNoProof(t *testing.T) {
 	if err := v.awaitDevices(impatient, 0); err == nil || !strings.Contains(err.Error(), "cursor beside the file is damaged") {
 		t.Errorf("awaitDevices = %v, want that the cursor is damaged", err)
 	}
+}
+
+// A new key is no reason for a device to fail, nor to begin anew.
+func TestDevicesGoOnOverARotationOfKeys(t *testing.T) {
+	v, file, follow := auditedVault(t)
+	said := new(lockedBuffer)
+	v.log = hclog.New(&hclog.LoggerOptions{Output: said, Level: hclog.Warn})
+	follow()
+	wrote := func(part string) func() bool {
+		return func() bool {
+			text, err := os.ReadFile(file)
+			return err == nil && strings.Contains(string(text), part)
+		}
+	}
+	waitFor(t, "the device to begin", wrote(`"path":"sys/audit/file"`))
+	v.must(conclave.Update, "sys/rotate", nil)
+	v.must(conclave.Read, "sys/key-status", nil)
+	waitFor(t, "a record of the new key", wrote(`"path":"sys/key-status"`))
+	if text := said.String(); text != "" {
+		t.Errorf("the node complains: %s", text)
+	}
+}
+
+// A file may pass from one device to another at once.
+func TestFileThatChangesDevicesIsWrittenWithoutComplaint(t *testing.T) {
+	v, file, follow := auditedVault(t)
+	said := new(lockedBuffer)
+	v.log = hclog.New(&hclog.LoggerOptions{Output: said, Level: hclog.Warn})
+	follow()
+	waitFor(t, "the device to begin", func() bool { _, err := os.Stat(file); return err == nil })
+	v.must(conclave.Delete, "sys/audit/file", nil)
+	v.must(conclave.Update, "sys/audit/other", map[string]any{"type": "file", "options": map[string]any{"file_path": file}})
+	waitFor(t, "the other device", func() bool {
+		text, err := os.ReadFile(file)
+		return err == nil && strings.Contains(string(text), `"path":"sys/audit/other"`)
+	})
+	if text := said.String(); text != "" {
+		t.Errorf("the node complains: %s", text)
+	}
+}
+
+// lockedBuffer takes what several goroutines write.
+type lockedBuffer struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
