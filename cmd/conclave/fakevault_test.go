@@ -49,7 +49,7 @@ func refusal(text ...string) object { return object{"errors": append([]string{},
 func data(fields any) object { return object{"request_id": "request-4711", "data": fields} }
 
 func (v *fakeVault) seal() object {
-	return object{"type": "shamir", "initialized": v.initialised, "sealed": !v.unsealed, "t": 2, "n": 3, "progress": v.progress, "version": "1.20.0", "storage_type": "raft"}
+	return object{"type": "shamir", "initialized": v.initialised, "sealed": !v.unsealed, "t": 2, "n": 3, "progress": v.progress, "version": "1.20.0", "conclave_version": "9.8.7", "storage_type": "raft"}
 }
 
 func (v *fakeVault) answer(r *http.Request, path string, body object) (int, object) {

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"runtime"
 	"strconv"
 
@@ -22,17 +27,18 @@ func newStatus(s *client.Session) *cobra.Command {
 			if err != nil {
 				return &client.ExitError{Code: client.ExitLocal, Err: err}
 			}
-			status, err := c.Sys().SealStatusWithContext(cmd.Context())
+			status, fields, err := askStatus(cmd.Context(), c)
 			if err != nil {
 				return &client.ExitError{Code: client.ExitLocal, Err: err}
 			}
-			rows := statusRows(status)
+			rows := statusRows(status, fields)
 			if !status.Sealed {
 				if leader, err := c.Sys().LeaderWithContext(cmd.Context()); err == nil {
 					rows = append(rows, leaderRows(leader)...)
+					addLeader(fields, leader)
 				}
 			}
-			if err := printStatus(s, status, rows); err != nil {
+			if err := printStatus(s, fields, rows); err != nil {
 				return err
 			}
 			if status.Sealed {
@@ -45,27 +51,66 @@ func newStatus(s *client.Session) *cobra.Command {
 	return cmd
 }
 
-func printStatus(s *client.Session, status *api.SealStatusResponse, rows [][]string) error {
-	if s.Field != "" {
-		return s.PrintField(map[string]any{"sealed": status.Sealed, "initialized": status.Initialized, "type": status.Type, "t": status.T,
-			"n": status.N, "progress": status.Progress, "nonce": status.Nonce, "version": status.Version,
-			"cluster_name": status.ClusterName, "cluster_id": status.ClusterID, "storage_type": status.StorageType}, s.Field)
+// maxStatus bounds the answer of a status, in bytes.
+const maxStatus = 1 << 20
+
+// askStatus reads the seal's status, and all that the answer says of it: the client library knows Vault's fields alone.
+func askStatus(ctx context.Context, c *api.Client) (*api.SealStatusResponse, map[string]any, error) {
+	c = c.WithNamespace("") // there is one seal
+	resp, err := c.RawRequestWithContext(ctx, c.NewRequest(http.MethodGet, "/v1/sys/seal-status"))
+	if resp != nil {
+		defer resp.Body.Close()
 	}
-	return s.Print(status, func(w io.Writer) { client.WriteTable(w, []string{"Key", "Value"}, rows) })
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
+	if err != nil {
+		return nil, nil, err
+	}
+	status, fields := new(api.SealStatusResponse), make(map[string]any)
+	numbers := json.NewDecoder(bytes.NewReader(text))
+	numbers.UseNumber()
+	if err := errors.Join(json.Unmarshal(text, status), numbers.Decode(&fields)); err != nil {
+		return nil, nil, client.Remotef("what answers at this address is no vault: %w", err)
+	}
+	return status, fields, nil
 }
 
-func statusRows(status *api.SealStatusResponse) [][]string {
+// addLeader puts who leads beside the seal's fields, by Vault's names.
+func addLeader(fields map[string]any, leader *api.LeaderResponse) {
+	fields["ha_enabled"], fields["is_self"], fields["active_time"] = leader.HAEnabled, leader.IsSelf, leader.ActiveTime
+	fields["leader_address"], fields["leader_cluster_address"] = leader.LeaderAddress, leader.LeaderClusterAddress
+	fields["raft_committed_index"], fields["raft_applied_index"] = leader.RaftCommittedIndex, leader.RaftAppliedIndex
+}
+
+func printStatus(s *client.Session, fields map[string]any, rows [][]string) error {
+	if s.Field != "" {
+		return s.PrintField(fields, s.Field)
+	}
+	return s.Print(fields, func(w io.Writer) { client.WriteTable(w, []string{"Key", "Value"}, rows) })
+}
+
+func statusRows(status *api.SealStatusResponse, fields map[string]any) [][]string {
+	shares := "Total Shares"
+	if status.RecoverySeal {
+		shares = "Total Recovery Shares"
+	}
 	rows := [][]string{
 		{"Seal Type", status.Type},
 		{"Initialized", strconv.FormatBool(status.Initialized)},
 		{"Sealed", strconv.FormatBool(status.Sealed)},
-		{"Total Shares", strconv.Itoa(status.N)},
+		{shares, strconv.Itoa(status.N)},
 		{"Threshold", strconv.Itoa(status.T)},
 	}
 	if status.Sealed {
 		rows = append(rows, []string{"Unseal Progress", fmt.Sprintf("%d/%d", status.Progress, status.T)}, []string{"Unseal Nonce", status.Nonce})
 	}
-	rows = append(rows, []string{"Version", status.Version}, []string{"Storage Type", status.StorageType})
+	rows = append(rows, []string{"Version", status.Version})
+	if own, ok := fields["conclave_version"].(string); ok {
+		rows = append(rows, []string{"Conclave Version", own})
+	}
+	rows = append(rows, []string{"Storage Type", status.StorageType})
 	if status.ClusterName != "" {
 		rows = append(rows, []string{"Cluster Name", status.ClusterName})
 	}

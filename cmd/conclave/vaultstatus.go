@@ -51,6 +51,9 @@ func (v *vaultStatus) sealStatus(status seal.Status) server.SealStatus {
 	s := server.SealStatus{Type: status.Kind, Initialized: status.Initialized, Sealed: status.Sealed,
 		Threshold: status.Threshold, Shares: status.Shares, Progress: status.Progress, Nonce: status.Nonce,
 		StorageType: "raft", Removed: v.d.cluster.Removed()}
+	if status.Kind != "shamir" {
+		s.RecoverySeal, s.RecoverySealType = true, "shamir"
+	}
 	if !status.Sealed {
 		s.ClusterName, s.ClusterID = v.d.settings.ClusterName, v.ClusterID()
 	}
@@ -86,12 +89,11 @@ func (v *vaultStatus) status() (seal.Status, error) {
 
 // Init makes the vault.
 func (v *vaultStatus) Init(ctx context.Context, req server.InitRequest) (*server.InitResult, error) {
-	asRecovery := req.Shares == 0 && v.d.vault.StaticKey != nil
-	shares, threshold, keys := req.Shares, req.Threshold, req.PGPKeys
-	if asRecovery {
-		shares, threshold, keys = req.RecoveryShares, req.RecoveryThreshold, req.RecoveryPGPKeys
+	request, asRecovery, err := sealRequest(req, v.d.vault.StaticKey != nil)
+	if err != nil {
+		return nil, err
 	}
-	result, err := v.d.vault.Init(ctx, seal.InitRequest{Shares: shares, Threshold: threshold, PGPKeys: keys, RootTokenPGPKey: req.RootTokenPGPKey})
+	result, err := v.d.vault.Init(ctx, request)
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +110,35 @@ func (v *vaultStatus) Init(ctx context.Context, req server.InitRequest) (*server
 		}
 	}
 	return answer, nil
+}
+
+// Shares of a vault whose init names none, as Vault's.
+const (
+	defaultShares    = 5
+	defaultThreshold = 3
+)
+
+// sealRequest is what an init means to the seal, and whether its shares are recovery shares: those of a vault that opens
+// by itself, which open it when it can't. A number that would have no effect is refused, as by Vault; a vault that opens
+// by itself takes its number by either name.
+func sealRequest(req server.InitRequest, auto bool) (request seal.InitRequest, asRecovery bool, err error) {
+	named := req.Shares != 0 || req.Threshold != 0 || len(req.PGPKeys) > 0
+	recovery := req.RecoveryShares != 0 || req.RecoveryThreshold != 0 || len(req.RecoveryPGPKeys) > 0
+	switch {
+	case recovery && !auto:
+		return request, false, conclave.Errorf(conclave.Invalid, "parameters recovery_shares, recovery_threshold and recovery_pgp_keys are not applicable to seal type shamir")
+	case recovery && named:
+		return request, false, conclave.Errorf(conclave.Invalid, "parameters secret_shares, secret_threshold and pgp_keys are not applicable beside recovery_shares")
+	}
+	asRecovery = auto && !named
+	request = seal.InitRequest{Shares: req.Shares, Threshold: req.Threshold, PGPKeys: req.PGPKeys, RootTokenPGPKey: req.RootTokenPGPKey}
+	if asRecovery {
+		request.Shares, request.Threshold, request.PGPKeys = req.RecoveryShares, req.RecoveryThreshold, req.RecoveryPGPKeys
+	}
+	if request.Shares == 0 && request.Threshold == 0 {
+		request.Shares, request.Threshold = defaultShares, defaultThreshold
+	}
+	return request, asRecovery, nil
 }
 
 // Unseal takes one share.

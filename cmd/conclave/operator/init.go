@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"conclave/cmd/conclave/client"
@@ -23,6 +24,7 @@ type initFlags struct {
 	pgpKeys, recoveryPGPKeys          []string
 	rootPGPKey                        string
 	status, ifNeeded                  bool
+	named, recoveryNamed              bool // flags of shares, or of recovery shares, were given
 }
 
 func initialise(s *client.Session) *cobra.Command {
@@ -51,7 +53,15 @@ func initialise(s *client.Session) *cobra.Command {
 					return client.Remotef("the vault is not initialised")
 				}
 			}
-			request, err := flags.request()
+			flags.named, flags.recoveryNamed = given(cmd, "key-shares", "key-threshold", "pgp-keys"), given(cmd, "recovery-shares", "recovery-threshold", "recovery-pgp-keys")
+			if _, err := flags.request(flags.recoveryNamed); err != nil { // before anybody is asked
+				return err
+			}
+			status, err := c.Sys().SealStatusWithContext(cmd.Context())
+			if err != nil {
+				return err
+			}
+			request, err := flags.request(status.RecoverySeal)
 			if err != nil {
 				return err
 			}
@@ -63,35 +73,49 @@ func initialise(s *client.Session) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&flags.shares, "key-shares", 5, "`number` of shares that the unseal key is split into")
-	f.IntVar(&flags.threshold, "key-threshold", 3, "`number` of shares that open the vault")
+	f.IntVarP(&flags.shares, "key-shares", "n", 5, "`number` of shares that the unseal key is split into")
+	f.IntVarP(&flags.threshold, "key-threshold", "t", 3, "`number` of shares that open the vault")
 	f.StringSliceVar(&flags.pgpKeys, "pgp-keys", nil, "`files` of PGP public keys, one for each share, separated by commas")
 	f.StringVar(&flags.rootPGPKey, "root-token-pgp-key", "", "`file` of the PGP public key that the root token is encrypted to")
-	f.IntVar(&flags.recoveryShares, "recovery-shares", 0, "`number` of recovery shares of a vault that opens by itself")
-	f.IntVar(&flags.recoveryThreshold, "recovery-threshold", 0, "`number` of recovery shares that are needed together")
+	f.IntVar(&flags.recoveryShares, "recovery-shares", 5, "`number` of recovery shares, of a vault that opens by itself, in place of unseal shares")
+	f.IntVar(&flags.recoveryThreshold, "recovery-threshold", 3, "`number` of recovery shares that are needed together")
 	f.StringSliceVar(&flags.recoveryPGPKeys, "recovery-pgp-keys", nil, "`files` of PGP public keys, one for each recovery share")
 	f.BoolVar(&flags.status, "status", false, "only tell whether the vault is initialised")
 	f.BoolVar(&flags.ifNeeded, "if-needed", false, "end well if the vault is initialised already")
 	return cmd
 }
 
-// request is what the flags ask for, with the keys read from their files.
-func (f *initFlags) request() (*api.InitRequest, error) {
+// given reports whether one of the flags was.
+func given(cmd *cobra.Command, names ...string) bool {
+	return slices.ContainsFunc(names, cmd.Flags().Changed)
+}
+
+// request is what the flags ask for, of a vault that opens by itself or by its shares, with the keys read from their
+// files.
+func (f *initFlags) request(opensItself bool) (*api.InitRequest, error) {
+	shares, threshold, files := f.shares, f.threshold, f.pgpKeys
+	thresholdFlag, keysFlag := "-key-threshold", "-pgp-keys"
+	if opensItself {
+		shares, threshold, files = f.recoveryShares, f.recoveryThreshold, f.recoveryPGPKeys
+		thresholdFlag, keysFlag = "-recovery-threshold", "-recovery-pgp-keys"
+	}
 	switch {
-	case f.threshold > f.shares || f.threshold < 1:
-		return nil, client.Usagef("-key-threshold=%d: it takes at least one share to open the vault, and at most the %d there are", f.threshold, f.shares)
-	case len(f.pgpKeys) > 0 && len(f.pgpKeys) != f.shares:
-		return nil, client.Usagef("-pgp-keys names %d files for %d shares: it takes one for each", len(f.pgpKeys), f.shares)
-	case len(f.recoveryPGPKeys) > 0 && len(f.recoveryPGPKeys) != f.recoveryShares:
-		return nil, client.Usagef("-recovery-pgp-keys names %d files for %d shares: it takes one for each", len(f.recoveryPGPKeys), f.recoveryShares)
+	case opensItself && f.named:
+		return nil, client.Usagef("this vault opens by itself, so its shares are recovery shares: -recovery-shares, -recovery-threshold, -recovery-pgp-keys")
+	case !opensItself && f.recoveryNamed:
+		return nil, client.Usagef("this vault doesn't open by itself, so it has no recovery shares: -key-shares, -key-threshold, -pgp-keys")
+	case threshold > shares || threshold < 1:
+		return nil, client.Usagef("%s=%d: it takes at least one share to open the vault, and at most the %d there are", thresholdFlag, threshold, shares)
+	case len(files) > 0 && len(files) != shares:
+		return nil, client.Usagef("%s names %d files for %d shares: it takes one for each", keysFlag, len(files), shares)
 	}
-	request := &api.InitRequest{SecretShares: f.shares, SecretThreshold: f.threshold, RecoveryShares: f.recoveryShares, RecoveryThreshold: f.recoveryThreshold}
-	var err error
-	if request.PGPKeys, err = readKeys(f.pgpKeys); err != nil {
+	keys, err := readKeys(files)
+	if err != nil {
 		return nil, err
 	}
-	if request.RecoveryPGPKeys, err = readKeys(f.recoveryPGPKeys); err != nil {
-		return nil, err
+	request := &api.InitRequest{SecretShares: shares, SecretThreshold: threshold, PGPKeys: keys}
+	if opensItself {
+		request = &api.InitRequest{RecoveryShares: shares, RecoveryThreshold: threshold, RecoveryPGPKeys: keys}
 	}
 	if f.rootPGPKey != "" {
 		request.RootTokenPGPKey, err = readKey(f.rootPGPKey)
@@ -181,7 +205,8 @@ func printInit(s *client.Session, request *api.InitRequest, made *api.InitRespon
 		}
 		fmt.Fprintf(w, "\nInitial Root Token: %s\n\n", made.RootToken)
 		if len(made.KeysB64) == 0 {
-			fmt.Fprintln(w, "Success! The vault is initialised. It opens by itself.")
+			fmt.Fprintf(w, "The vault is initialised, and opens by itself with the key of its seal. Should that be lost, %d of the %d recovery shares\n"+
+				"open it: hand each to a different person. This is the only time that they are together.\n", request.RecoveryThreshold, request.RecoveryShares)
 			return
 		}
 		fmt.Fprintf(w, "The vault is initialised with %d shares, of which %d open it. Hand each to a different person: this is the only\n"+

@@ -48,12 +48,31 @@ func FuzzDearmour(f *testing.F) {
 
 func TestInitRefusesFlagsThatContradict(t *testing.T) {
 	for _, flags := range []initFlags{{shares: 3, threshold: 4}, {shares: 3}, {shares: 2, threshold: 2, pgpKeys: []string{"a"}},
-		{shares: 2, threshold: 2, recoveryShares: 2, recoveryPGPKeys: []string{"a"}}} {
-		if request, err := flags.request(); err == nil {
+		{shares: 2, threshold: 2, recoveryShares: 2, recoveryThreshold: 2, recoveryPGPKeys: []string{"a"}, recoveryNamed: true}} {
+		if request, err := flags.request(flags.recoveryNamed); err == nil {
 			t.Errorf("request of %+v = %+v, want an error", flags, request)
 		}
 	}
-	if request, err := (&initFlags{shares: 5, threshold: 3}).request(); err != nil || request.SecretShares != 5 || request.SecretThreshold != 3 {
+	if request, err := (&initFlags{shares: 5, threshold: 3}).request(false); err != nil || request.SecretShares != 5 || request.SecretThreshold != 3 {
 		t.Errorf("request of 5 shares, threshold 3 = %+v, %v", request, err)
+	}
+}
+
+// What has no effect is refused: shares of a vault that opens by itself are recovery shares, and only those.
+func TestInitAsksForTheSharesThatTheSealHas(t *testing.T) {
+	standard := initFlags{shares: 5, threshold: 3, recoveryShares: 5, recoveryThreshold: 3}
+	if r, err := standard.request(true); err != nil || r.RecoveryShares != 5 || r.RecoveryThreshold != 3 || r.SecretShares != 0 || r.SecretThreshold != 0 {
+		t.Errorf("of a vault that opens by itself: %+v, %v, want recovery shares alone", r, err)
+	}
+	if r, err := standard.request(false); err != nil || r.RecoveryShares != 0 || r.RecoveryThreshold != 0 || r.SecretShares != 5 || r.SecretThreshold != 3 {
+		t.Errorf("of a vault with shares: %+v, %v, want unseal shares alone", r, err)
+	}
+	named, recovery := standard, standard
+	named.named, recovery.recoveryNamed = true, true
+	if _, err := named.request(true); err == nil || !strings.Contains(err.Error(), "-recovery-shares") {
+		t.Errorf("unseal shares of a vault that opens by itself: %v", err)
+	}
+	if _, err := recovery.request(false); err == nil || !strings.Contains(err.Error(), "-key-shares") {
+		t.Errorf("recovery shares of one that doesn't: %v", err)
 	}
 }
