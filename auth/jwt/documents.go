@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"conclave"
-	"conclave/internal/outbound"
 )
 
 // How long documents are used. A key that its issuer has withdrawn is so trusted for freshFor at most, staleFor while the
@@ -101,27 +100,4 @@ func (d *documents[T]) keep(from source, document T, failure error) kept[T] {
 	}
 	d.kept[from] = have
 	return have
-}
-
-// clients are connections to issuers, by the authorities that vouch for them.
-type clients struct {
-	mu   sync.Mutex                  // guards kept
-	kept map[string]*outbound.Client // authorities in PEM → client
-}
-
-func (c *clients) get(caPEM string) (*outbound.Client, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if client := c.kept[caPEM]; client != nil {
-		return client, nil
-	}
-	client, err := outbound.New(caPEM)
-	if err != nil {
-		return nil, err
-	}
-	if len(c.kept) >= maxDocuments || c.kept == nil {
-		c.kept = map[string]*outbound.Client{}
-	}
-	c.kept[caPEM] = client
-	return client, nil
 }

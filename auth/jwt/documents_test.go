@@ -199,13 +199,4 @@ func TestDocumentsAreBounded(t *testing.T) {
 	if n := len(documents.kept); n > maxDocuments {
 		t.Errorf("%d are kept", n)
 	}
-	var all clients
-	for i := range 2 * maxDocuments {
-		if _, err := all.get(newPEMCertificate(t, i)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if n := len(all.kept); n > maxDocuments {
-		t.Errorf("%d clients are kept", n)
-	}
 }

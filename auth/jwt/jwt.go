@@ -16,6 +16,7 @@ import (
 
 	"conclave"
 	"conclave/internal/jws"
+	"conclave/internal/outbound"
 )
 
 // Limits of this package.
@@ -40,7 +41,7 @@ const (
 type Engine struct {
 	kind      string
 	random    io.Reader
-	clients   clients
+	clients   outbound.Pool
 	keys      *documents[[]jws.Key]
 	providers *documents[*provider]
 }

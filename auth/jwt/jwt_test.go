@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"maps"
-	"math/big"
 	"testing"
 	"time"
 
@@ -132,19 +131,4 @@ func (w *world) login(token string) *conclave.Login {
 func (w *world) refuses(token, text string) {
 	w.t.Helper()
 	w.Fails(conclave.Update, "login", map[string]any{"role": "app", "jwt": token}, conclave.Invalid, text)
-}
-
-// newPEMCertificate makes a certificate that nobody uses.
-func newPEMCertificate(t testing.TB, serial int) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(int64(serial))}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

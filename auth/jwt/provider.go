@@ -27,7 +27,7 @@ type provider struct {
 
 // readProvider fetches the description of the issuer that a URL names.
 func (e *Engine) readProvider(ctx context.Context, from source) (*provider, error) {
-	client, err := e.clients.get(from.caPEM)
+	client, err := e.clients.Get(from.caPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func decodeProvider(body []byte, issuer string) (*provider, error) {
 
 // readKeys fetches a set of keys.
 func (e *Engine) readKeys(ctx context.Context, from source) ([]jws.Key, error) {
-	client, err := e.clients.get(from.caPEM)
+	client, err := e.clients.Get(from.caPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +149,7 @@ func (e *Engine) exchange(ctx context.Context, cfg *config, at *provider, begun 
 	if usesBasic {
 		req.SetBasicAuth(url.QueryEscape(cfg.ClientID), url.QueryEscape(cfg.ClientSecret))
 	}
-	client, err := e.clients.get(cfg.DiscoveryCA)
+	client, err := e.clients.Get(cfg.DiscoveryCA)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +189,7 @@ func (e *Engine) addUserInfo(ctx context.Context, cfg *config, at *provider, acc
 	}
 	req.Header.Set("Authorization", "Bearer "+accessToken)
 	req.Header.Set("Accept", "application/json")
-	client, err := e.clients.get(cfg.DiscoveryCA)
+	client, err := e.clients.Get(cfg.DiscoveryCA)
 	if err != nil {
 		return err
 	}

@@ -88,3 +88,30 @@ func TestCheckURL(t *testing.T) {
 		t.Errorf("New without certificates in its text: %v", err)
 	}
 }
+
+func TestPool(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	var pool Pool
+	first, err := pool.Get(authority(server))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := pool.Get(authority(server)); second != first || err != nil {
+		t.Errorf("the same authorities give %p, then %p, %v", first, second, err)
+	}
+	if other, err := pool.Get(""); other == first || err != nil {
+		t.Errorf("other authorities give the same client, %v", err)
+	}
+	for i := range 2 * maxPooled {
+		if _, err := pool.Get(authority(server) + strings.Repeat("\n", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(pool.kept) > maxPooled {
+		t.Errorf("%d clients are kept", len(pool.kept))
+	}
+	if _, err := pool.Get("nothing"); err == nil {
+		t.Error("text without certificates gives a client")
+	}
+}
