@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"os"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/cluster/wire"
 	"conclave/fsm"
 )
 
@@ -384,5 +386,48 @@ func TestWrongSecretIsRefused(t *testing.T) {
 	}
 	if _, err := n.introduceAt(n.ctx, l.leader().Address()); err == nil {
 		t.Error("a node with another secret was answered")
+	}
+}
+
+// TestStrangersListIsNotBelieved: who knows the cluster secret can answer an introduction, and be believed by a node that
+// has no list yet. Before the first signature a list must not be changed for what such an answer says.
+func TestStrangersListIsNotBelieved(t *testing.T) {
+	l, nodes := three(t)
+	n := l.follower()
+	stranger := [32]byte{1}
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, sign := range map[string]bool{"unsigned": false, "signed": true} {
+		forged := n.roster.List().Successor()
+		forged.Number += 100
+		forged.Put(Member{NodeID: "stranger", TLSPublic: stranger[:], HPKEPublic: []byte("key")})
+		if sign {
+			if err := forged.Sign(public, func(m []byte) []byte { return ed25519.Sign(private, m) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		value, err := forged.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &wire.Welcome{Reception: wire.Reception_KNOWN, ClusterId: n.ClusterID(), List: value}
+		if err := n.learn(w, stranger); err != nil || n.roster.List().Find("stranger") != nil {
+			t.Errorf("a stranger's %s list was believed: %v", name, err)
+		}
+	}
+	next := n.roster.List().Successor()
+	value, err := next.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, member := range nodes {
+		if member != n {
+			w := &wire.Welcome{Reception: wire.Reception_KNOWN, ClusterId: n.ClusterID(), List: value}
+			if err := n.learn(w, member.Node.id.SPKI); err != nil || n.roster.List().Number != next.Number {
+				t.Errorf("a member's list wasn't taken: %v", err)
+			}
+		}
 	}
 }

@@ -124,7 +124,7 @@ func (n *Node) mayFound() bool {
 func (n *Node) bootstrap(ctx context.Context) error {
 	walls := []int64{n.config.Wall().UnixNano()}
 	for id, m := range n.gossip.Peers() {
-		w, err := n.ask(ctx, m.Address, &wire.Introduction{Probe: true})
+		w, _, err := n.ask(ctx, m.Address, &wire.Introduction{Probe: true})
 		if err != nil {
 			n.logger.Debug("a node doesn't answer before the cluster is founded", "node", id, "error", err)
 			continue
@@ -219,11 +219,11 @@ func (n *Node) introduceAt(ctx context.Context, address string) (done bool, err 
 		if n.raft.LastIndex() == 0 {
 			i.Token = n.config.AdmitToken
 		}
-		w, err := n.ask(ctx, address, i)
+		w, by, err := n.ask(ctx, address, i)
 		if err != nil {
 			return false, err
 		}
-		if err := n.learn(w); err != nil {
+		if err := n.learn(w, by); err != nil {
 			return false, err
 		}
 		switch w.GetReception() {
@@ -245,10 +245,17 @@ func (n *Node) introduceAt(ctx context.Context, address string) (done bool, err 
 	return false, errors.New("sent from one node to the next")
 }
 
-// learn takes the cluster's id and list from an answer whose proof has been checked.
-func (n *Node) learn(w *wire.Welcome) error {
+// learn takes the cluster's id and list from an answer whose proof has been checked, by the node with that certificate key.
+// The proof shows the cluster secret, which doesn't make anybody a member: a node that has a list without a signature
+// changes it for what Raft or a member of that list says, nobody else, for shares go to who is listed.
+func (n *Node) learn(w *wire.Welcome, by [sha256.Size]byte) error {
 	if len(w.GetList()) == 0 {
 		return nil
+	}
+	if own := n.roster.List(); own != nil && !own.Signed() {
+		if _, listed := n.roster.Member(by); !listed {
+			return nil
+		}
 	}
 	l, err := roster.Decode(w.GetList())
 	if err != nil {
@@ -279,13 +286,13 @@ func (n *Node) learn(w *wire.Welcome) error {
 }
 
 // ask sends an introduction over a connection of its own, proves that this node knows the cluster secret, and has the
-// other side prove it.
-func (n *Node) ask(ctx context.Context, address string, i *wire.Introduction) (*wire.Welcome, error) {
+// other side prove it. by is the other side's certificate key.
+func (n *Node) ask(ctx context.Context, address string, i *wire.Introduction) (w *wire.Welcome, by [sha256.Size]byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, introduceLimit)
 	defer cancel()
 	conn, err := n.port.Introduce(ctx, address)
 	if err != nil {
-		return nil, err
+		return nil, by, err
 	}
 	defer conn.Close()
 	once := make(chan net.Conn, 1)
@@ -301,7 +308,7 @@ func (n *Node) ask(ctx context.Context, address string, i *wire.Introduction) (*
 			}
 		}))
 	if err != nil {
-		return nil, err
+		return nil, by, err
 	}
 	defer client.Close()
 	i.NodeId, i.ServerId, i.Address, i.ClusterId = n.id.NodeID, n.id.ServerID(), n.port.Advertised(), n.clusterID()
@@ -310,17 +317,17 @@ func (n *Node) ask(ctx context.Context, address string, i *wire.Introduction) (*
 		i.ListNumber = l.Number
 	}
 	if i.Proof, err = n.proof(conn, "asks", n.id.SPKI, conn.SPKI, i.NodeId, i.ServerId, i.Address); err != nil {
-		return nil, err
+		return nil, by, err
 	}
-	w, err := wire.NewClusterClient(client).Introduce(ctx, i)
+	w, err = wire.NewClusterClient(client).Introduce(ctx, i)
 	if err != nil {
-		return nil, err
+		return nil, by, err
 	}
 	want, err := n.proof(conn, "answers", n.id.SPKI, conn.SPKI, w.GetClusterId(), string(w.GetList()), w.GetLeaderAddress())
 	if err != nil || !hmac.Equal(want, w.GetProof()) {
-		return nil, errors.New("the node that answers doesn't know the cluster secret")
+		return nil, by, errors.New("the node that answers doesn't know the cluster secret")
 	}
-	return w, nil
+	return w, conn.SPKI, nil
 }
 
 // maxIntroduction limits an introduction and its answer in bytes.
