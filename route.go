@@ -24,6 +24,9 @@ type Route struct {
 	// Urgent routes commit in a lane of their own, past full queues, a full audit log and a disk at its reserve: sealing,
 	// stepping down, making room. Only routes that need sudo may be urgent.
 	Urgent bool
+	// AtHome routes are about the caller's own token: their view is that of the namespace where it lives, which may lie above
+	// the request's.
+	AtHome bool
 	// Cluster routes are about the whole cluster: only the root namespace has them.
 	Cluster bool
 	// Input and Output are struct types; nil if there is none.
@@ -140,6 +143,9 @@ func Public(r *Route) { r.Public = true }
 
 // Sudo marks a route that needs the capability sudo.
 func Sudo(r *Route) { r.Sudo = true }
+
+// AtHome marks a route about the caller's own token.
+func AtHome(r *Route) { r.AtHome = true }
 
 // OfCluster marks a route that only the root namespace has.
 func OfCluster(r *Route) { r.Cluster = true }

@@ -107,6 +107,9 @@ func TestTokensActWhereTheyLiveAndBelow(t *testing.T) {
 	h.fails(t, conclave.Denied, "none/", conclave.Read, "secret/x", team, nil)
 	h.fails(t, conclave.Denied, "team/none/", conclave.Read, "secret/x", team, nil)
 
+	if got := data(t, h.must(t, "team/sub/", conclave.Read, "auth/token/lookup-self", h.root, nil)); strings.Contains(got, "namespace_path") {
+		t.Errorf("the root token says that it lives below: %s", got)
+	}
 	bare := conclave.NewSecret(team.Reveal()[:strings.LastIndexByte(team.Reveal(), '.')])
 	for _, at := range []string{"", "team/", "other/"} {
 		h.fails(t, conclave.Denied, at, conclave.Read, "secret/x", bare, nil)

@@ -135,6 +135,13 @@ func (t *target) find(router *conclave.Router, req *conclave.Request, path strin
 
 // open gives the handler's view of its storage.
 func (t *target) open(tx *store.Tx, caller *conclave.Caller) (*store.View, error) {
+	if t.route.AtHome && caller != nil {
+		for _, l := range t.levels {
+			if l.ID == caller.Home.ID {
+				return l.system.WithMount(t.mount), nil
+			}
+		}
+	}
 	if t.entry.Space.ID == 0 { // sys/, identity/ and auth/token/
 		return t.here().system.WithMount(t.mount), nil
 	}

@@ -28,14 +28,14 @@ func Routes(access Access, logins Logins, random io.Reader) []conclave.Route {
 		s.create(true),
 		conclave.ReadRoute(conclave.Read, "lookup", lookupSelf, s.lookupSelf),
 		conclave.ReadRoute(conclave.Update, "lookup", "Look up a token.", s.lookup),
-		conclave.ReadRoute(conclave.Read, "lookup-self", lookupSelf, s.lookupSelf),
-		conclave.ReadRoute(conclave.Update, "lookup-self", lookupSelf, s.lookupSelf),
+		conclave.ReadRoute(conclave.Read, "lookup-self", lookupSelf, s.lookupSelf).With(conclave.AtHome),
+		conclave.ReadRoute(conclave.Update, "lookup-self", lookupSelf, s.lookupSelf).With(conclave.AtHome),
 		conclave.ReadRoute(conclave.Update, "lookup-accessor", "Look up a token by its accessor. The token itself isn't told.", s.lookupAccessor),
 		conclave.WriteRoute(conclave.Update, "renew", renewDoc, s.renew),
-		conclave.WriteRoute(conclave.Update, "renew-self", "Renew the caller's own token.", s.renewSelf),
+		conclave.WriteRoute(conclave.Update, "renew-self", "Renew the caller's own token.", s.renewSelf).With(conclave.AtHome),
 		conclave.WriteRoute(conclave.Update, "renew-accessor", "Renew a token by its accessor.", s.renewAccessor),
 		conclave.WriteRoute(conclave.Update, "revoke", "Revoke a token."+endDoc, s.revoke),
-		conclave.WriteRoute(conclave.Update, "revoke-self", "Revoke the caller's own token."+endDoc, s.revokeSelf),
+		conclave.WriteRoute(conclave.Update, "revoke-self", "Revoke the caller's own token."+endDoc, s.revokeSelf).With(conclave.AtHome),
 		conclave.WriteRoute(conclave.Update, "revoke-accessor", "Revoke a token by its accessor."+endDoc, s.revokeAccessor),
 		conclave.WriteRoute(conclave.Update, "revoke-orphan", "Revoke a token alone: those directly below it become orphans.", s.revokeOrphan).With(conclave.Sudo),
 		conclave.ReadRoute(conclave.List, "accessors", "List the accessors of all tokens.", s.accessors).With(conclave.Sudo),
@@ -222,8 +222,9 @@ func describe(view conclave.View, r *Record, id string) (*lookupOutput, error) {
 		renewed := time.Unix(0, r.Renewed).UTC()
 		out.LastRenewal, out.LastRenewalAt = renewed.Format(time.RFC3339Nano), renewed.Unix()
 	}
-	if request := view.Request(); request != nil {
-		out.NamespacePath = request.Namespace
+	out.NamespacePath = view.Namespace().Path
+	if caller := view.Caller(); caller != nil && caller.TokenID == r.Name {
+		out.NamespacePath = caller.Home.Path
 	}
 	return out, nil
 }
