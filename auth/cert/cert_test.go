@@ -156,11 +156,16 @@ func TestConstraints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	long, err := asn1.Marshal(strings.Repeat("x", maxMetadata+1))
+	if err != nil {
+		t.Fatal(err)
+	}
 	client := ca.issue("web-1.example.org", 2, func(c *x509.Certificate) {
 		c.DNSNames, c.EmailAddresses = []string{"a.example.org", "b.example.org"}, []string{"me@example.org"}
 		c.URIs = []*url.URL{{Scheme: "spiffe", Host: "example.org", Path: "/web"}}
 		c.Subject.OrganizationalUnit = []string{"eng", "ops"}
-		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Value: text}, {Id: asn1.ObjectIdentifier{1, 2, 3, 5}, Value: []byte{0xca, 0xfe}}}
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Value: text}, {Id: asn1.ObjectIdentifier{1, 2, 3, 5}, Value: []byte{0xca, 0xfe}},
+			{Id: asn1.ObjectIdentifier{1, 2, 3, 7}, Value: long}}
 	})
 	for _, tc := range []struct {
 		field, value string
@@ -183,7 +188,7 @@ func TestConstraints(t *testing.T) {
 		}
 	}
 	h := newHarness(t)
-	h.Data(conclave.Update, "certs/a", map[string]any{"certificate": ca.pem(), "allowed_metadata_extensions": "1.2.3.4,1.2.3.5"})
+	h.Data(conclave.Update, "certs/a", map[string]any{"certificate": ca.pem(), "allowed_metadata_extensions": "1.2.3.4,1.2.3.5,1.2.3.7"})
 	if m := logIn(t, presenting(h, client), "").Metadata; m["1-2-3-4"] != "some value" || len(m) != 6 {
 		t.Errorf("metadata = %v", m)
 	}

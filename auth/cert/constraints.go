@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -101,7 +102,7 @@ func extensionText(der []byte) (string, bool) {
 	return text, err == nil && len(rest) == 0
 }
 
-// metadata is what a token's metadata says about its certificate.
+// metadata is what a token's metadata says about its certificate. What is too long for an identity's is left out.
 func (t *trusted) metadata(leaf *x509.Certificate) map[string]string {
 	m := map[string]string{
 		"cert_name": t.name, "common_name": leaf.Subject.CommonName, "serial_number": leaf.SerialNumber.String(),
@@ -112,10 +113,11 @@ func (t *trusted) metadata(leaf *x509.Certificate) map[string]string {
 		if !slices.Contains(t.MetadataExtensions, oid) {
 			continue
 		}
-		if text, ok := extensionText(extension.Value); ok && len(text) <= maxText {
+		if text, ok := extensionText(extension.Value); ok {
 			m[strings.ReplaceAll(oid, ".", "-")] = text
 		}
 	}
+	maps.DeleteFunc(m, func(_, text string) bool { return len(text) > maxMetadata })
 	return m
 }
 

@@ -3,7 +3,6 @@ package cert
 import (
 	"context"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"net/url"
@@ -14,11 +13,14 @@ import (
 	"conclave"
 )
 
-// Limits of what a role says about OCSP.
+// Limits of what a role says.
 const (
-	maxServers = 8
-	maxRetries = 10
-	maxCerts   = 32 // in one PEM
+	maxServers    = 8   // of OCSP
+	maxRetries    = 10  // of a question to one
+	maxCerts      = 32  // in one PEM
+	maxExtensions = 32  // that go into metadata
+	maxMetadata   = 512 // bytes of one of them
+	maxOID        = 128 // bytes of an object identifier as text
 )
 
 // role says whose certificates log in, and what their tokens are. It is stored as JSON.
@@ -183,10 +185,8 @@ func (r *role) check() error {
 			return conclave.Errorf(conclave.Invalid, "required_extensions has entries of the form oid:pattern or hex:oid:pattern")
 		}
 	}
-	for _, oid := range r.MetadataExtensions {
-		if !isOID(oid) {
-			return conclave.Errorf(conclave.Invalid, "allowed_metadata_extensions has object identifiers such as 1.2.3.4")
-		}
+	if len(r.MetadataExtensions) > maxExtensions || slices.ContainsFunc(r.MetadataExtensions, func(oid string) bool { return !isOID(oid) }) {
+		return conclave.Errorf(conclave.Invalid, "allowed_metadata_extensions has at most %d object identifiers such as 1.2.3.4", maxExtensions)
 	}
 	if r.OCSPMaxRetries < 0 || r.OCSPMaxRetries > maxRetries || r.OCSPMaxAge < 0 || len(r.OCSPServersOverride) > maxServers || len(r.DisplayName) > maxText {
 		return conclave.Errorf(conclave.Invalid, "at most %d servers and %d retries for OCSP, and no negative age", maxServers, maxRetries)
@@ -240,13 +240,11 @@ func isServer(text string) bool {
 }
 
 func isOID(text string) bool {
-	var oid asn1.ObjectIdentifier
 	for part := range strings.SplitSeq(text, ".") {
 		n, err := strconv.Atoi(part)
 		if err != nil || n < 0 || strconv.Itoa(n) != part {
 			return false
 		}
-		oid = append(oid, n)
 	}
-	return len(oid) > 1
+	return strings.Contains(text, ".") && len(text) <= maxOID
 }
