@@ -3,6 +3,7 @@ package fsm
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -47,7 +48,8 @@ func FuzzDecodeTransactions(f *testing.F) {
 	})
 }
 
-// FuzzFSM: a random log comes to what the model says, on a replica with other batches, and over crashes and snapshots.
+// FuzzFSM: a random log comes to what the model says, on a replica with other batches, and over crashes and snapshots; its
+// replicas have equal hashes at any one index.
 func FuzzFSM(f *testing.F) {
 	f.Add(uint64(1), uint8(50))
 	f.Fuzz(func(t *testing.T, seed uint64, length uint8) {
@@ -55,8 +57,10 @@ func FuzzFSM(f *testing.F) {
 		w.grow(int(length))
 		a := open(t, smallOptions(vfs.NewMem()))
 		defer closing(t, a)
+		index := w.rng.Uint64N(uint64(len(w.logs)) + 1)
+		cut := a.CutAt(index)
 		w.checkModel(t, a, apply(a, w.logs, w.rng))
-		want := endOf(t, a)
+		want, wantSum := endOf(t, a), sumOf(t, <-cut.View())
 
 		h := open(t, smallOptions(vfs.NewMem()))
 		checkHot(t, w, h)
@@ -72,7 +76,14 @@ func FuzzFSM(f *testing.F) {
 		clone := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: w.rng})
 		closing(t, b)
 		b = open(t, smallOptions(clone))
+		missed := b.Applied() > index
+		cut = b.CutAt(index)
 		apply(b, w.logs, w.rng)
+		if v := <-cut.View(); missed != (v == nil) {
+			t.Fatalf("the cut at %d was missed: %v, want %v", index, v == nil, missed)
+		} else if v != nil && !slices.Equal(sumOf(t, v), wantSum) {
+			t.Fatalf("the sum at %d is another one after a crash", index)
+		}
 		wantEnd(t, "after a crash", b, want)
 		if length > 0 {
 			stream, _ := stream(t, b, persist(t, b))
@@ -103,8 +114,15 @@ func FuzzReceive(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte("manifest.json"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		g := open(t, smallOptions(vfs.NewMem()))
-		defer closing(t, g)
+		o := smallOptions(vfs.NewMem())
+		if err := o.complete(); err != nil {
+			t.Fatal(err)
+		}
+		store, err := openSnapshots(&o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := &FSM{options: o, store: store} // without Pebble, which would take most of the time
 		if _, err := receive(g, data, 5, 1, rand.New(rand.NewPCG(1, 2))); err != nil {
 			if g.store.newest() != nil {
 				t.Fatal("kept what was refused")
