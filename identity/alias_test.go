@@ -106,16 +106,18 @@ func TestAliasesDoNotCollide(t *testing.T) {
 
 func TestAliasesOfAnEntityAreBounded(t *testing.T) {
 	b := newBench(t)
-	mounts := table{}
-	for n := range MaxAliases + 1 {
-		mounts[fmt.Sprintf("auth_x_%d", n)] = [2]string{"auth/x/", "x"}
+	full := &entity{id: "full", Name: "full", Created: 1}
+	for n := range MaxAliases - 1 {
+		full.Aliases = append(full.Aliases, alias{ID: fmt.Sprint("a", n), Name: "x", Accessor: fmt.Sprint("auth_x_", n), Created: 1})
 	}
-	b.router = conclave.NewRouter(Routes(Setup{Random: strings.NewReader(strings.Repeat("0123456789abcdefg", 4000)), Access: b, Mounts: mounts}))
-	id := b.entity("ann")
-	for n := range MaxAliases {
-		b.must(conclave.Update, "entity-alias", object{"name": "a", "mount_accessor": fmt.Sprintf("auth_x_%d", n), "canonical_id": id})
+	if err := b.End(full.save(b)); err != nil {
+		t.Fatal(err)
 	}
-	b.fails(conclave.Update, "entity-alias", object{"name": "a", "mount_accessor": fmt.Sprintf("auth_x_%d", MaxAliases), "canonical_id": id}, conclave.Invalid, "at most 256 aliases")
+	b.must(conclave.Update, "entity-alias", object{"name": "x", "mount_accessor": ldap, "canonical_id": "full"})
+	b.fails(conclave.Update, "entity-alias", object{"name": "x", "mount_accessor": userpass, "canonical_id": "full"}, conclave.Invalid, "at most 256 aliases")
+	other := b.must(conclave.Update, "entity-alias", object{"name": "x", "mount_accessor": userpass})
+	b.fails(conclave.Update, "entity-alias/id/"+other["id"].(string), object{"canonical_id": "full"}, conclave.Invalid, "at most 256 aliases")
+	b.fails(conclave.Update, "entity/merge", object{"to_entity_id": "full", "from_entity_ids": other["canonical_id"]}, conclave.Invalid, "at most 256 aliases")
 }
 
 func TestMergeMovesAll(t *testing.T) {

@@ -305,9 +305,10 @@ func pick(r *rand.Rand, from []string, most int) []string {
 }
 
 func TestGroupsAreAsInTheModel(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		b := newBench(t)
+		b.once = seed > 0
 		m := &naive{map[string][]string{}, map[string][]string{}, map[string][]string{}}
 		var entities, groups []string
 		names := []string{"p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8"}

@@ -138,7 +138,8 @@ func find(view conclave.View, e *entity, m *memberships) (*Identity, error) {
 		}
 	}
 	slices.Sort(policies)
-	i.Policies = slices.Compact(policies)
+	// Clipped, so that whoever appends to what is shared gets a copy.
+	i.Policies, i.GroupIDs = slices.Clip(slices.Compact(policies)), slices.Clip(i.GroupIDs)
 	return i, nil
 }
 

@@ -41,6 +41,7 @@ type bench struct {
 	*enginetest.Memory
 	access allowing
 	router *conclave.Router
+	once   bool // leaves out that each route is run twice
 }
 
 func newBench(t testing.TB) *bench {
@@ -76,6 +77,10 @@ func (b *bench) call(op conclave.Operation, path string, fields object) (*concla
 			return nil, err
 		}
 		ctx = conclave.WithPrepared(ctx, prepared)
+	}
+	if b.once {
+		response, err := route.Handle(ctx, b, in)
+		return response, b.End(err)
 	}
 	before := b.Values()
 	response, err := route.Handle(ctx, b, in)

@@ -242,6 +242,9 @@ func benchOf(t testing.TB) (*bench, string) {
 	if got := b.of(id).Policies; !slices.Equal(got, []string{"own", "p0", "p1", "p2", "q0", "q1", "shared"}) {
 		t.Fatalf("policies are %v", got)
 	}
+	if i := b.of(id); cap(i.Policies) != len(i.Policies) || cap(i.GroupIDs) != len(i.GroupIDs) {
+		t.Error("appending to what is shared would write into it")
+	}
 	return b, id
 }
 
