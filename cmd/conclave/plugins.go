@@ -5,6 +5,8 @@ import (
 	"conclave/auth/approle"
 	"conclave/auth/cert"
 	"conclave/auth/jwt"
+	"conclave/auth/kubernetes"
+	"conclave/auth/ldap"
 	"conclave/auth/userpass"
 	"conclave/engine/cubbyhole"
 	"conclave/engine/kv"
@@ -17,6 +19,8 @@ func plugins() []conclave.Plugin {
 		cert.Plugin(),
 		jwt.Plugin(),
 		jwt.OIDCPlugin(),
+		kubernetes.Plugin(),
+		ldap.Plugin(),
 		userpass.Plugin(),
 		cubbyhole.Plugin(),
 		kv.Plugin(),
