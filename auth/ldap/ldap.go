@@ -65,16 +65,16 @@ func (Engine) Routes() []conclave.Route {
 }
 
 // spelling brings a name into its one spelling; ok is false if it has none. It follows what directories do before they
-// compare (RFC 4518): NFKC, lower case unless case counts, runs of blanks as one, none at the ends. Case is mapped
-// letter by letter, as OpenLDAP does, and not folded: "ß" isn't "ss", so two people never become one. Characters that
-// aren't seen, which directories leave out, are refused.
+// compare (RFC 4518): NFKC, lower case unless case counts, runs of blanks as one, none at the ends. Case is mapped letter by
+// letter and only where two letters are a pair, not folded: "ß" isn't "ss" and "İ" isn't "i", so that two people never
+// become one. Characters that aren't seen, which directories leave out, are refused.
 func spelling(name string, caseCounts bool) (spelled string, ok bool) {
 	if len(name) > 4*maxName || !utf8.ValidString(name) {
 		return "", false
 	}
 	name = norm.NFKC.String(name)
 	if !caseCounts {
-		name = norm.NFKC.String(strings.Map(unicode.ToLower, name))
+		name = norm.NFKC.String(strings.Map(small, name))
 	}
 	name = strings.Join(strings.Fields(name), " ")
 	if name == "" || len(name) > maxName || strings.ContainsFunc(name, isUnseen) {
@@ -83,7 +83,15 @@ func spelling(name string, caseCounts bool) (spelled string, ok bool) {
 	return name, true
 }
 
-// isUnseen reports whether a character is a control, a format, an unassigned one, or one that only changes another's shape.
+// small is the small letter of a capital that shares it with no other.
+func small(r rune) rune {
+	if lower := unicode.ToLower(r); unicode.ToUpper(lower) == r {
+		return lower
+	}
+	return r
+}
+
+// isUnseen reports whether a character leaves no trace in print: controls, formats, fillers, and what isn't assigned.
 func isUnseen(r rune) bool {
-	return r == utf8.RuneError || r == '\u034f' || unicode.Is(unicode.Variation_Selector, r) || !unicode.IsGraphic(r) && !unicode.In(r, unicode.Co)
+	return r == utf8.RuneError || !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
