@@ -1,6 +1,7 @@
 package crypto
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
@@ -99,6 +100,24 @@ func (k *Keyring) RotateAudit(random io.Reader) error {
 
 // DropAudit destroys the key of a closed epoch, and with it what that epoch's stored records say.
 func (k *Keyring) DropAudit(epoch uint32) error { return dropKey(k.AuditData, epoch, k.AuditActive) }
+
+// DropAuditBefore destroys the keys of audit records that weren't active any more at a time, in Unix seconds of cluster time,
+// and returns how many. It drops none of a keyring whose audit keys weren't made by Rotate alone, for it can't tell their age.
+func (k *Keyring) DropAuditBefore(at int64) (dropped int) {
+	if k.AuditActive != k.Term || len(k.Installed) == 0 {
+		return 0
+	}
+	for epoch := range k.AuditData {
+		next := k.Installed[0] // what is older than all that are listed was replaced before the first of them
+		if i, listed := slices.BinarySearchFunc(k.Installed, epoch+1, func(t TermInfo, term uint32) int { return cmp.Compare(t.Term, term) }); listed {
+			next = k.Installed[i]
+		}
+		if epoch != k.AuditActive && next.UnixSeconds < at && k.DropAudit(epoch) == nil {
+			dropped++
+		}
+	}
+	return dropped
+}
 
 // Clone is a deep copy.
 func (k *Keyring) Clone() *Keyring {

@@ -86,6 +86,45 @@ func TestKeyringRotates(t *testing.T) {
 	}
 }
 
+func TestAuditKeysAreDroppedByTheirAge(t *testing.T) {
+	k, random := newKeyring(t), steady(2) // term 1 is of second 1000
+	for n := range int64(MaxTerms + 9) {
+		if err := k.Rotate(random, 2000+100*n); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Root.Drop(k.Root.Active - 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := len(k.AuditData)
+	first := k.Installed[0]
+	for _, tc := range []struct {
+		at   int64
+		left int
+	}{
+		{0, all},
+		{first.UnixSeconds, all}, // when those before it ended isn't known any better
+		{first.UnixSeconds + 1, all - int(first.Term) + 1},
+		{first.UnixSeconds + 100, all - int(first.Term) + 1},
+		{first.UnixSeconds + 101, all - int(first.Term)},
+		{1 << 40, 1},
+	} {
+		before := len(k.AuditData)
+		if dropped := k.DropAuditBefore(tc.at); len(k.AuditData) != tc.left || dropped != before-tc.left {
+			t.Errorf("DropAuditBefore(%d) = %d, %d are left, want %d", tc.at, dropped, len(k.AuditData), tc.left)
+		}
+		if _, ok := k.AuditData[k.AuditActive]; !ok {
+			t.Fatal("the active key is gone")
+		}
+	}
+	if err := k.RotateAudit(random); err != nil {
+		t.Fatal(err)
+	}
+	if dropped := k.DropAuditBefore(1 << 40); dropped != 0 {
+		t.Errorf("%d keys of unknown age were dropped", dropped)
+	}
+}
+
 func TestKeyringStaysWithinItsBounds(t *testing.T) {
 	k, random := newKeyring(t), steady(2)
 	for n := range 3 * MaxTerms {

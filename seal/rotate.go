@@ -31,6 +31,10 @@ func (v *Vault) rotate(_ context.Context, tx conclave.Tx, _ *conclave.None) (*co
 		return nil, errors.New("rotation outside the system space")
 	}
 	keyring := view.Tx().Keyring().Clone()
+	if n := len(keyring.AuditData); n >= crypto.MaxAuditKeys {
+		return nil, conclave.Errorf(conclave.Invalid, "the keys can't be rotated: there are %d keys of audit records, the most there can be. "+
+			"Each rotation adds one; it goes some time after the records that need it were exported and dropped (conclave audit rotate, export, prune)", n)
+	}
 	if err := keyring.Rotate(rand.Reader, view.Now().Unix()); err != nil {
 		return nil, conclave.Errorf(conclave.Invalid, "the keys can't be rotated yet: %s", err.Error())
 	}

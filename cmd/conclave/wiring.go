@@ -195,6 +195,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	d.cluster.WhileLeader("expiry", d.expireTokens)
 	d.cluster.WhileLeader("members", d.signMembers)
 	d.cluster.WhileLeader("audit epochs", d.keepEpochsShort)
+	d.cluster.WhileLeader("audit keys", d.dropAuditKeys)
 	return group.Wait()
 }
 
