@@ -82,6 +82,7 @@ func runHistory(t *testing.T, seed uint64, length time.Duration) {
 	w.history.check(t)
 	wantAudited(t, l, w.history.ids, w.history.counts)
 	wantHeadsAgree(t, l)
+	wantStatesAgree(t, l)
 	wantVerified(t, l)
 }
 
