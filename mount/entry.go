@@ -102,6 +102,12 @@ func (e *Entry) check(defaults Defaults) error {
 	if !slices.Contains([]string{"", "hidden", "unauth"}, c.ListingVisibility) {
 		return conclave.Errorf(conclave.Invalid, "invalid listing_visibility: must be hidden or unauth")
 	}
+	if l := c.UserLockout; l != nil {
+		day := int64(24 * 60 * 60)
+		if !e.Auth() || l.Threshold < 0 || l.Threshold > 1000 || l.Duration < 0 || l.Duration > 365*day || l.Reset < 0 || l.Reset > 365*day {
+			return conclave.Errorf(conclave.Invalid, "'user_lockout_config' is for auth methods, with a threshold of at most 1000 and times of at most a year")
+		}
+	}
 	if c.TokenType != "" && !e.Auth() {
 		return conclave.Errorf(conclave.Invalid, "'token_type' can only be set on auth methods")
 	}

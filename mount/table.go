@@ -56,6 +56,15 @@ type Config struct {
 	PassthroughRequestHeaders []string `json:"passthrough_request_headers,omitempty" doc:"Request headers that the plug-in sees."`
 	AllowedResponseHeaders    []string `json:"allowed_response_headers,omitempty" doc:"Response headers that the plug-in may set."`
 	TokenType                 string   `json:"token_type,omitempty" doc:"The type of token that logins get."`
+	UserLockout               *Lockout `json:"user_lockout_config,omitempty" doc:"How wrong guesses at accounts lock them; null is the default."`
+}
+
+// Lockout is how wrong guesses at the accounts of an auth method lock them. Zero values are the defaults.
+type Lockout struct {
+	Threshold int64 `json:"lockout_threshold" doc:"Wrong guesses that lock; 0 is 5."`
+	Duration  int64 `json:"lockout_duration" doc:"How long, seconds; 0 is 15 minutes."`
+	Reset     int64 `json:"lockout_counter_reset_duration" doc:"Time without a wrong guess after which all are forgotten, seconds; 0 is 15 minutes."`
+	Disable   bool  `json:"lockout_disable" doc:"Don't lock accounts."`
 }
 
 // Mount describes the entry to handlers. It must not be changed.

@@ -21,6 +21,7 @@ type tuneInput struct {
 	PassthroughRequestHeaders *[]string         `json:"passthrough_request_headers" doc:"Request headers that the plug-in sees."`
 	AllowedResponseHeaders    *[]string         `json:"allowed_response_headers" doc:"Response headers that the plug-in may set."`
 	TokenType                 *string           `json:"token_type" doc:"The type of token that logins get."`
+	UserLockout               *lockoutInput     `json:"user_lockout_config" doc:"How wrong guesses at accounts lock them."`
 }
 
 // apply changes e, which must be the caller's own.
@@ -34,6 +35,9 @@ func (in *tuneInput) apply(e *Entry) error {
 	set(&c.PassthroughRequestHeaders, in.PassthroughRequestHeaders)
 	set(&c.AllowedResponseHeaders, in.AllowedResponseHeaders)
 	set(&c.TokenType, in.TokenType)
+	if in.UserLockout != nil {
+		c.UserLockout = in.UserLockout.config()
+	}
 	if err := setTTL(&c.DefaultTTL, in.DefaultTTL, "default_lease_ttl"); err != nil {
 		return err
 	}
@@ -49,6 +53,18 @@ func (in *tuneInput) apply(e *Entry) error {
 		e.Options = options
 	}
 	return nil
+}
+
+// lockoutInput is a Lockout as clients give it.
+type lockoutInput struct {
+	Threshold int64            `json:"lockout_threshold" doc:"Wrong guesses that lock; 0 is 5."`
+	Duration  conclave.Seconds `json:"lockout_duration" doc:"How long; 0 is 15 minutes."`
+	Reset     conclave.Seconds `json:"lockout_counter_reset_duration" doc:"Time without a wrong guess after which all are forgotten; 0 is 15 minutes."`
+	Disable   bool             `json:"lockout_disable" doc:"Don't lock accounts."`
+}
+
+func (in *lockoutInput) config() *Lockout {
+	return &Lockout{in.Threshold, int64(in.Duration), int64(in.Reset), in.Disable}
 }
 
 func set[T any](member *T, given *T) {

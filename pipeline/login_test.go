@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +22,31 @@ import (
 )
 
 // knocker is an auth method that lets in who knocks, until the door is shut.
-type knocker struct{}
+type knocker struct{ opened *atomic.Int64 }
+
+type passwordInput struct {
+	knockInput
+	Password string `json:"password" doc:"The password."`
+}
+
+// guessed are two routes for passwords: one looks at them within the transaction, one before it.
+func (k knocker) guessed() []conclave.Route {
+	judge := func(_ context.Context, _ conclave.Tx, in *passwordInput) (*conclave.Response, error) {
+		if in.Password != "right" {
+			return nil, conclave.Errorf(conclave.Invalid, "wrong")
+		}
+		return &conclave.Response{Login: &conclave.Login{DisplayName: in.Name}}, nil
+	}
+	name := func(_ *conclave.Request, in any) string { return in.(*passwordInput).Name }
+	inside := conclave.WriteRoute(conclave.Update, "knock/{name}", "Say a password.", judge).With(conclave.Public)
+	before := conclave.WriteRoute(conclave.Update, "open/{name}", "Say a password, which is slow to look at.", judge).With(conclave.Public)
+	inside.Guess, before.Guess = name, name
+	before.Prepare = func(context.Context, *conclave.Request, any) (any, error) {
+		k.opened.Add(1)
+		return nil, nil
+	}
+	return []conclave.Route{inside, before}
+}
 
 type knockInput struct {
 	Name string `path:"name" doc:"Who knocks."`
@@ -29,8 +54,8 @@ type knockInput struct {
 
 func (knocker) Kind() string { return "knock" }
 
-func (knocker) Routes() []conclave.Route {
-	return []conclave.Route{conclave.WriteRoute(conclave.Update, "login/{name}", "Knock.",
+func (k knocker) Routes() []conclave.Route {
+	return append(k.guessed(), conclave.WriteRoute(conclave.Update, "login/{name}", "Knock.",
 		func(_ context.Context, tx conclave.Tx, in *knockInput) (*conclave.Response, error) {
 			if in.Name == "stranger" {
 				return nil, conclave.Errorf(conclave.Invalid, "nobody knows you")
@@ -40,7 +65,7 @@ func (knocker) Routes() []conclave.Route {
 		}).With(conclave.Public),
 		conclave.WriteRoute(conclave.Update, "shut", "Shut the door.", func(_ context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.None, error) {
 			return nil, tx.Put("shut", []byte("yes"))
-		})}
+		}))
 }
 
 func (knocker) RenewLogin(_ context.Context, view conclave.View, login *conclave.Login) (*conclave.TokenTerms, error) {
@@ -75,14 +100,16 @@ func (anyKV) Plugin(_ string, auth bool) (conclave.Plugin, bool) { return kv.Plu
 // house is a pipeline with the auth method mounted at auth/door/.
 type house struct {
 	*Pipeline
-	root conclave.Secret
+	root   conclave.Secret
+	opened *atomic.Int64 // passwords that were looked at before the transaction
 }
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	d := newDuo(t)
 	s := store.New(d.follower, d, time.Now)
-	plugin := conclave.Plugin{Kind: "knock", Auth: true, Open: func(map[string]string) (conclave.Engine, error) { return knocker{}, nil }}
+	opened := &atomic.Int64{}
+	plugin := conclave.Plugin{Kind: "knock", Auth: true, Open: func(map[string]string) (conclave.Engine, error) { return knocker{opened}, nil }}
 	p := New(Config{Store: s, Recorder: NewRecorder("n1"), Gate: &Gate{}, Policies: policy.NewCache(), Plugins: []conclave.Plugin{plugin, kv.Plugin()},
 		System: slices.Concat(policy.Routes(), namespaceRoutes(), mount.Routes(mount.Setup{Plugins: anyKV{}, Access: noSudo{}, Namespaces: namespaceAt, Random: rand.Reader}),
 			[]conclave.Route{conclave.ReadRoute(conclave.Read, "cluster-wide", "Is the root namespace's.",
@@ -103,7 +130,7 @@ func newHouse(t *testing.T) *house {
 	if _, err := tx.Commit(t.Context(), fsm.AuditRecord{}); err != nil {
 		t.Fatal(err)
 	}
-	return &house{p, root}
+	return &house{p, root, opened}
 }
 
 func (h *house) do(t *testing.T, op conclave.Operation, path string, with conclave.Secret) (*conclave.Response, error) {

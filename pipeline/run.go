@@ -31,6 +31,7 @@ type run struct {
 	ids       *identity.Minted // of the entity that a login makes
 	minted    *token.Minted    // the randomness of the token that a login makes
 	wrapping  *token.Minted    // the randomness of the token that wraps the answer
+	guess     *guess           // at an account's secret, if the request is one
 	call      *call
 }
 
@@ -63,7 +64,9 @@ func (r *run) once(ctx context.Context) (*conclave.Response, error) {
 		if round == maxPreparations {
 			return nil, errTooManyConflicts
 		}
-		r.prepared, r.failed = r.prepare(ctx)
+		if r.failed = r.reserve(ctx); r.failed == nil {
+			r.prepared, r.failed = r.prepare(ctx)
+		}
 		r.isReady = true
 		again, err := r.pipeline.store.Begin()
 		if err != nil {
@@ -98,6 +101,10 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 		r.isReady = true // help needs no preparation
 		return helpFor(r.call), nil
 	}
+	r.guessAt()
+	if err := r.checkGuess(); err != nil {
+		return nil, err
+	}
 	if ready, err := r.gather(); err != nil || !ready {
 		return nil, err
 	}
@@ -113,6 +120,9 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	resp, err = r.call.route.Handle(ctx, r.call.view, r.call.input)
 	if err == nil && resp != nil && resp.Login != nil {
 		resp, err = r.login(tx, resp)
+	}
+	if err == nil {
+		err = r.resolve(nil)
 	}
 	if err != nil {
 		return nil, err
@@ -180,6 +190,9 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 	if failure != nil {
 		r.count(failure)
 		tx.Discard()
+		if err := r.resolve(failure); err != nil {
+			return nil, err
+		}
 		if r.call.token != nil {
 			if err := token.Spend(r.call.home.system, r.call.token); err != nil {
 				return nil, err

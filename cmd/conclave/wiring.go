@@ -19,6 +19,7 @@ import (
 	"conclave/cluster"
 	"conclave/fsm"
 	"conclave/identity"
+	"conclave/lockout"
 	"conclave/mount"
 	"conclave/namespace"
 	"conclave/pipeline"
@@ -131,6 +132,7 @@ func (d *daemon) systemRoutes(questions *access.Service) []conclave.Route {
 	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader, Namespaces: namespaceAt,
 		Defaults: mount.Defaults{DefaultTTL: d.settings.DefaultLeaseTTL, MaxTTL: d.settings.MaxLeaseTTL}})...)
 	routes = append(routes, namespace.Routes(namespaceSetup())...)
+	routes = append(routes, lockout.Routes(lockout.Setup{Settings: pipeline.LockoutSettings})...)
 	routes = append(routes, questions.Routes()...)
 	return append(routes, d.clusterRoutes()...)
 }
