@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"os"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -128,6 +129,19 @@ func TestLongListsAreStoredInParts(t *testing.T) {
 	if got := len(h.Stored()); got != 1+1+1 {
 		t.Errorf("%d values are stored after a short list, want 3", got)
 	}
+}
+
+func TestListsAreTakenBesideAnyNumberOfRoles(t *testing.T) {
+	h, ca := newHarness(t).With(enginetest.Fast()), newCA(t, "CA")
+	h.Data(conclave.Update, "certs/0", map[string]any{"certificate": ca.pem()})
+	role := h.Stored()["certs/0"]
+	for i := range maxRoles {
+		h.Store("certs/"+strconv.Itoa(1+i), role)
+	}
+	h.Data(conclave.Update, "crls/a", map[string]any{"crl": ca.crl(start, hour, 3)})
+	refused(t, presenting(h, ca.issue("a", 3)), "7", "revoked")
+	refused(t, presenting(h, ca.issue("b", 2)), "", "more than 1000 roles")
+	logIn(t, presenting(h, ca.issue("b", 2)), "7")
 }
 
 // TestStoredFormatIsRead reads what the first version stored: a role that pins an authority and a list that revokes number 7.

@@ -100,7 +100,10 @@ func login(ctx context.Context, tx conclave.Tx, in *loginIn) (*conclave.Response
 		var until time.Time
 		if c.OCSPEnabled {
 			var why *conclave.Error
-			if until, why = c.verdict(tx, answers[c.name]); why != nil {
+			if until, why = c.verdict(tx, answers[c.name]); why == nil && !wasAsked(c, answers) {
+				why = errNoStatus
+			}
+			if why != nil {
 				refusal = why
 				continue
 			}
@@ -111,6 +114,16 @@ func login(ctx context.Context, tx conclave.Tx, in *loginIn) (*conclave.Response
 		return c.login(tx, leaf, until)
 	}
 	return nil, refusal
+}
+
+// wasAsked reports whether responders were asked about a candidate, or there was nobody to ask. A role that lets in whom
+// nobody vouches for doesn't let in whom nobody was asked about.
+func wasAsked(c candidate, answers map[string][]answer) bool {
+	if _, asked := answers[c.name]; asked {
+		return true
+	}
+	_, could := questionFor(c)
+	return !could
 }
 
 func (t *trusted) login(view conclave.View, leaf *x509.Certificate, vouchedUntil time.Time) (*conclave.Response, error) {

@@ -193,6 +193,23 @@ func TestAnotherRoleMayTakeWhomRespondersRefuse(t *testing.T) {
 	}
 }
 
+func TestRoleThatNobodyWasAskedForTakesNobody(t *testing.T) {
+	ca := newCA(t, "CA")
+	bad := newResponder(t, says(t, ca, ca, ocsp.Revoked))
+	h := ocspHarness(t, ca, map[string]any{"ocsp_fail_open": true}, bad)
+	for _, name := range []string{"b", "c", "d", "e", "f"} {
+		h.Data(conclave.Update, "certs/"+name, map[string]any{"certificate": ca.pem(), "ocsp_enabled": true, "ocsp_fail_open": true, "ocsp_servers_override": bad.URL})
+	}
+	client := presenting(h, ca.issue("client", 2))
+	if _, err := client.Do(conclave.Update, "login", nil); !conclave.Is(err, conclave.Invalid) {
+		t.Errorf("login = %v, want a refusal", err)
+	}
+	if got := bad.asked.Load(); got != maxQuestions {
+		t.Errorf("asked %d times, want %d", got, maxQuestions)
+	}
+	refused(t, client, "f", "revoked")
+}
+
 func TestAnswersCountAtRenewalUntilTheyEnd(t *testing.T) {
 	ca := newCA(t, "CA")
 	client := ca.issue("client", 2)

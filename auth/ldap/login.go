@@ -13,8 +13,10 @@ import (
 	"conclave"
 )
 
-// maxOrigin is how many bytes of a user's groups a token keeps.
-const maxOrigin = 12 << 10
+const (
+	maxPassword = 4096     // bytes
+	maxOrigin   = 12 << 10 // bytes of a user's groups that a token keeps
+)
 
 const loginDoc = `Log in with the password that the directory has for a user.
 Who isn't in the directory is answered as who has another password.`
@@ -79,7 +81,7 @@ func askDirectory(ctx context.Context, _ *conclave.Request, in any) (any, error)
 		return nil, errEmpty
 	}
 	name, ok := spelling(typed, c.CaseSensitiveNames)
-	if !ok {
+	if !ok || len(password) > maxPassword {
 		return nil, errLogin
 	}
 	ctx, cancel := context.WithTimeout(ctx, loginTime)

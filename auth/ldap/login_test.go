@@ -166,6 +166,7 @@ func namesAreNeverPartOfAFilterOrADN(t *testing.T, d *slapd) {
 
 func emptyPasswordsNeverReachADirectory(t *testing.T, d *slapd) {
 	h := configured(t, searching(d, map[string]any{"deny_null_bind": false}))
+	refused(t, h, "alice", strings.Repeat("x", maxPassword+1))
 	for _, name := range []string{"alice", "nobody"} {
 		if _, err := attempt(h, name, ""); err != error(errEmpty) {
 			t.Errorf("%s with an empty password: %v, want %q", name, err, errEmpty)
