@@ -322,7 +322,7 @@ func TestGoldenSumOfFormat1(t *testing.T) {
 	}
 }
 
-// A gigabyte takes about a second of one core; callers pace it.
+// It is paced by its callers: at 8 MiB a second it should take a few hundredths of a core.
 func BenchmarkSum(b *testing.B) {
 	f := open(b, Options{Dir: b.TempDir()})
 	const items, size = 2000, 1000

@@ -39,7 +39,7 @@ const (
 // Limits.
 const (
 	defaultInterval = time.Hour
-	defaultRate     = 8 << 20 // bytes a second: about a hundredth of a core
+	defaultRate     = 8 << 20 // bytes a second: a few hundredths of a core
 	firstPart       = 12      // the first comparison is due after this part of the interval
 	reachLimit      = 5 * time.Second
 	callLimit       = 2 * time.Second
