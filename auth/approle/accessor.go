@@ -26,7 +26,7 @@ func accessorRoutes() []conclave.Route {
 }
 
 const listDoc = `List the accessors of a role's secret-ids.
-Those that have ended may still be among them until they are cleared away; looking them up tells.`
+Those that have ended aren't among them; in a list of more than 5000, they may be until they are cleared away.`
 
 type listAccessorsIn struct {
 	named
@@ -38,16 +38,29 @@ func listAccessors(_ context.Context, view conclave.View, in *listAccessorsIn) (
 	if err != nil {
 		return nil, err
 	}
-	keys := []string{}
-	err = walk(view, r.UID, in.After, in.Limit, func(accessor string) error {
+	keys, seen := []string{}, 0
+	err = walk(view, r.UID, in.After, func(accessor string) (bool, error) {
+		if seen++; seen <= listChecked {
+			hash, s, err := byAccessor(view, r.UID, accessor)
+			if err != nil {
+				return false, err
+			}
+			if _, usable, err := s.left(view, hash); err != nil || !usable {
+				return true, err
+			}
+		}
 		keys = append(keys, accessor)
-		return nil
+		return in.Limit <= 0 || len(keys) < in.Limit, nil
 	})
 	return &conclave.Keys{Keys: keys}, err
 }
 
-// walk visits the accessors of a role in order, those after one, at most limit of them; limit <= 0 means all.
-func walk(view conclave.View, uid, after string, limit int, visit func(accessor string) error) error {
+// walkPage is how many names are listed at once.
+const walkPage = 512
+
+// walk visits the accessors of a role in order, those after one, until visit says that it needn't go on. What is visited
+// may be removed.
+func walk(view conclave.View, uid, after string, visit func(accessor string) (goOn bool, err error)) error {
 	shards, err := view.List(accessorsDir+uid+"/", "", 0)
 	if err != nil {
 		return err
@@ -56,19 +69,18 @@ func walk(view conclave.View, uid, after string, limit int, visit func(accessor 
 		if after != "" && shard[0] < after[0] {
 			continue
 		}
-		names, err := view.List(accessorsDir+uid+"/"+shard, after, limit)
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			if err := visit(name); err != nil {
+		for from, full := after, true; full; {
+			names, err := view.List(accessorsDir+uid+"/"+shard, from, walkPage)
+			if err != nil {
 				return err
 			}
-		}
-		if limit > 0 {
-			if limit -= len(names); limit == 0 {
-				return nil
+			for _, name := range names {
+				if goOn, err := visit(name); err != nil || !goOn {
+					return err
+				}
+				from = name
 			}
+			full = len(names) == walkPage
 		}
 	}
 	return nil

@@ -7,19 +7,18 @@
 // try guesses against the hash at the speed of SHA-256.
 //
 // A login reads two records, the role and the secret-id, and writes nothing if the secret-id may be used without limit.
-// The uses of one with a limit are a counter that takes each use when the transaction is judged; one with a single use
-// is removed by its use. Either way no use is given twice, whatever runs at once on whatever nodes. A login that fails
-// takes no use.
+// The uses of one with a limit are a counter that takes each use when the transaction is judged: no use is given twice,
+// whatever runs at once on whatever nodes, and logins don't wait for each other. A login that fails takes no use.
 //
-// Expiry is judged at use, by cluster time. Secret-ids that have ended are cleared away when others are made, some at a
-// time, and by tidy/secret-id.
+// Expiry is judged at use, by cluster time. Secret-ids that have ended, by time or by use, are cleared away when others
+// are made, some at a time, and by tidy/secret-id; until then nobody is shown them.
 //
 // Where things are in the mount's storage:
 //
 //	names/<role name>                         → key of the role
 //	roles/<key>                               → role, as JSON; the key is the SHA-256 of its role-id
 //	secrets/<hash>                            → secret-id, as JSON
-//	uses/<hash>                               → counter of the uses left, for secret-ids of more than one use
+//	uses/<hash>                               → counter of the uses left, for secret-ids with a limit
 //	accessors/<role uid>/<shard>/<accessor>   → hash of the secret-id; the shard is the accessor's first digit
 //	gone/<role uid>                           → a mark: the role is deleted, and may have secret-ids left to clear away
 //	tidy                                      → where the last tidy stopped
@@ -50,6 +49,7 @@ const (
 	clearOnWrite  = 100               // secret-ids of deleted roles that writing another role removes
 	sweepEvery    = 8                 // one in so many new secret-ids looks for others that have ended
 	sweepNames    = 32                // and looks at so many; on average four for each new one, which bounds what lies about
+	listChecked   = 5000              // accessors of which a listing leaves out those that have ended
 	tidyNames     = 2000              // secret-ids that one tidy looks at
 )
 

@@ -93,7 +93,7 @@ func (r *role) present(tx conclave.Tx, secret string) (*secretID, error) {
 	if s == nil || s.expired(tx) {
 		return nil, errLogin()
 	}
-	return s, s.use(tx, r, hash, errLogin())
+	return s, s.use(tx, hash, errLogin())
 }
 
 // admit checks where the login comes from, and returns the networks that its token may be used from. Who presents a

@@ -57,28 +57,25 @@ func (s *secretID) left(view conclave.View, hash string) (int, bool, error) {
 	if s.expired(view) {
 		return 0, false, nil
 	}
-	if s.NumUses <= 1 {
-		return s.NumUses, true, nil
+	if s.NumUses == 0 {
+		return 0, true, nil
 	}
 	uses, there, err := view.Cell(usesDir + hash)
 	return int(uses), there && uses > 0, err
 }
 
-// use takes a use of the secret-id, when the transaction is judged. refusal is the outcome if none is left then.
-func (s *secretID) use(tx conclave.Tx, r *role, hash string, refusal error) error {
-	switch s.NumUses {
-	case 0:
+// use takes a use of the secret-id, when the transaction is judged. refusal is the outcome if none is left then. What is
+// used up is left to be cleared away: removing it here would have logins wait for each other.
+func (s *secretID) use(tx conclave.Tx, hash string, refusal error) error {
+	if s.NumUses == 0 {
 		return nil
-	case 1:
-		return s.remove(tx, r.UID, hash)
-	default:
-		return tx.AddCell(usesDir+hash, -1, 0, refusal)
 	}
+	return tx.AddCell(usesDir+hash, -1, 0, refusal)
 }
 
 // remove deletes all that is stored of a secret-id.
 func (s *secretID) remove(tx conclave.Tx, uid, hash string) error {
-	if s.NumUses > 1 {
+	if s.NumUses > 0 {
 		if err := tx.SetCell(usesDir+hash, 0, false); err != nil {
 			return err
 		}
@@ -111,7 +108,7 @@ func (s *secretID) store(tx conclave.Tx, r *role, hash string) error {
 	if err != nil {
 		return conclave.Errorf(conclave.Internal, "encode secret-id: %w", err)
 	}
-	if s.NumUses > 1 {
+	if s.NumUses > 0 {
 		if err := tx.SetCell(usesDir+hash, int64(s.NumUses), true); err != nil {
 			return err
 		}

@@ -157,12 +157,12 @@ func TestCustomSecretIDs(t *testing.T) {
 	h.Advance(time.Minute)
 	h.Fails(conclave.Update, "login", fields{"role_id": "a", "secret_id": "of my own"}, conclave.Invalid, "invalid role or secret ID")
 	h.Data(conclave.Update, "role/a/custom-secret-id", fields{"secret_id": "of my own", "num_uses": 2}) // the old one has ended
-	logIn(t, h, "a", "of my own")
-	logIn(t, h, "a", "of my own")
-	h.Fails(conclave.Update, "login", fields{"role_id": "a", "secret_id": "of my own"}, conclave.Invalid, "invalid role or secret ID")
 	if keys := h.Data(conclave.List, "role/a/secret-id", nil)["keys"].([]any); len(keys) != 1 {
 		t.Errorf("accessors are %v, want one", keys)
 	}
+	logIn(t, h, "a", "of my own")
+	logIn(t, h, "a", "of my own")
+	h.Fails(conclave.Update, "login", fields{"role_id": "a", "secret_id": "of my own"}, conclave.Invalid, "invalid role or secret ID")
 	for _, secret := range []string{" x", "x\n", "x\u200b", "x\x00", strings.Repeat("x", maxSecretID+1)} {
 		h.Fails(conclave.Update, "role/a/custom-secret-id", fields{"secret_id": secret}, conclave.Invalid, "a secret_id has")
 	}
@@ -214,4 +214,22 @@ func TestAccessorsAreListedInPages(t *testing.T) {
 	if !reflect.DeepEqual(paged, made) {
 		t.Errorf("in pages accessors are %v, want %v", paged, made)
 	}
+}
+
+func TestListLeavesOutWhatHasEnded(t *testing.T) {
+	h := mounted(t)
+	h.Data(conclave.Update, "role/a", fields{"role_id": "a"})
+	for range 4 {
+		logIn(t, h, "a", h.Data(conclave.Update, "role/a/secret-id", fields{"num_uses": 1})["secret_id"])
+		h.Data(conclave.Update, "role/a/secret-id", fields{"ttl": 60})
+	}
+	good := h.Data(conclave.Update, "role/a/secret-id", fields{"num_uses": 1})["secret_id_accessor"]
+	h.Advance(time.Minute)
+	for _, page := range []fields{nil, {"limit": 1}} {
+		if keys := h.Data(conclave.List, "role/a/secret-id", page)["keys"]; !reflect.DeepEqual(keys, []any{good}) {
+			t.Errorf("accessors are %v, want %v", keys, good)
+		}
+	}
+	h.Data(conclave.Update, "role/a/secret-id-accessor/destroy", fields{"secret_id_accessor": good})
+	h.Fails(conclave.List, "role/a/secret-id", nil, conclave.NotFound, "")
 }

@@ -38,13 +38,13 @@ func removeEnded(tx conclave.Tx, uid, accessor string) (bool, error) {
 
 // clearRole removes secret-ids of a role that is deleted, at most limit, and returns how many more it might have removed.
 func clearRole(tx conclave.Tx, uid string, limit int) (int, error) {
-	err := walk(tx, uid, "", limit, func(accessor string) error {
+	err := walk(tx, uid, "", func(accessor string) (bool, error) {
 		limit--
 		hash, s, err := byAccessor(tx, uid, accessor)
 		if err != nil || s == nil {
-			return err
+			return false, err
 		}
-		return s.remove(tx, uid, hash)
+		return limit > 0, s.remove(tx, uid, hash)
 	})
 	return limit, err
 }
@@ -90,26 +90,20 @@ func tidy(_ context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.Respon
 				return tidied(removed, "that was all"), tx.Delete(tidyPath)
 			}
 		}
-		var accessors []string
-		err := walk(tx, uid, accessor, tidyNames-seen, func(name string) error {
-			accessors = append(accessors, name)
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range accessors {
+		from := accessor
+		accessor = "" // unless the walk is cut short, all of this role are seen
+		err := walk(tx, uid, from, func(name string) (bool, error) {
 			ended, err := removeEnded(tx, uid, name)
-			if err != nil {
-				return nil, err
-			}
 			if ended {
 				removed++
 			}
-			accessor = name
-		}
-		if seen += len(accessors); seen < tidyNames {
-			accessor = "" // of this role all were seen
+			if seen++; seen == tidyNames {
+				accessor = name
+			}
+			return seen < tidyNames, err
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return tidied(removed, "there may be more: call again"), tx.Put(tidyPath, []byte(uid+"/"+accessor))
