@@ -17,6 +17,7 @@ type fakeVault struct {
 	unsealed    bool
 	secrets     map[string][]any // path → versions, nil for a deleted one
 	device      bool
+	wrapped     object // what the token "wrapping" stands for, nil once it was used
 }
 
 var fakeShares = []string{"c2hhcmUgMQ==", "c2hhcmUgMg==", "c2hhcmUgMw=="}
@@ -38,6 +39,9 @@ func (v *fakeVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Request-Id", "request-4711")
 	status, answer := v.answer(r, path, body)
+	if r.Header.Get("X-Vault-Wrap-TTL") != "" && status == http.StatusOK {
+		v.wrapped, answer = answer, object{"wrap_info": object{"token": "wrapping", "ttl": 60, "creation_time": "2026-01-02T03:04:05Z"}}
+	}
 	w.WriteHeader(status)
 	if answer != nil {
 		_ = json.NewEncoder(w).Encode(answer)
@@ -67,6 +71,12 @@ func (v *fakeVault) answer(r *http.Request, path string, body object) (int, obje
 		return 503, refusal("Vault is sealed")
 	}
 	switch r.Header.Get("X-Vault-Token") {
+	case "wrapping":
+		held := v.wrapped
+		if v.wrapped = nil; held == nil || path != "sys/wrapping/unwrap" {
+			return 400, refusal("wrapping token is not valid or does not exist")
+		}
+		return 200, held
 	case "root":
 	case "weak":
 		return 403, refusal("permission denied")

@@ -99,6 +99,9 @@ func describe(e *api.ResponseError) string {
 // hint says what to do about err, or nothing.
 func (s *Session) hint(err error) string {
 	if answer, ok := errors.AsType[*api.ResponseError](err); ok {
+		if answer.StatusCode == http.StatusForbidden && s.tokenless {
+			return "No token was sent. Log in with `conclave login`, or set CONCLAVE_TOKEN."
+		}
 		return answerHint(answer)
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
@@ -155,6 +158,9 @@ func answerHint(e *api.ResponseError) string {
 	case http.StatusTooManyRequests:
 		return "Too many requests. Try again in a moment."
 	case http.StatusBadRequest:
+		if strings.Contains(said, "wrapping token") {
+			return "A wrapping token works once, and not for long. If nobody on your side has used this one, take what it held for known to others."
+		}
 		if strings.Contains(said, "not initialized") || strings.Contains(said, "not initialised") {
 			return "The vault has not been initialised. Do it once, on any node: `conclave operator init`."
 		}

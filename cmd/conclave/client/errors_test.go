@@ -28,6 +28,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"no quorum", answer(503, "no contact with a quorum"), "operator raft list-peers", ExitRemote},
 		{"uninitialised", answer(400, "Vault is not initialized"), "operator init", ExitRemote},
 		{"bad token", answer(403, "permission denied", "bad token"), "conclave login", ExitRemote},
+		{"used wrapping token", answer(400, "wrapping token is not valid or does not exist"), "known to others", ExitRemote},
 		{"denied", answer(403, "permission denied"), "token capabilities", ExitRemote},
 		{"not mounted", answer(404, "no handler for route"), "secrets list", ExitRemote},
 		{"refused", get(syscall.ECONNREFUSED), "conclave server", ExitRemote},
@@ -49,5 +50,15 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 				t.Errorf("%q doesn't name the request", text)
 			}
 		})
+	}
+}
+
+func TestMissingTokenIsSaid(t *testing.T) {
+	denied := &api.ResponseError{StatusCode: http.StatusForbidden, Errors: []string{"permission denied"}}
+	for tokenless, want := range map[bool]string{true: "No token was sent", false: "token capabilities"} {
+		s := &Session{tokenless: tokenless}
+		if text := s.Explain(denied); !strings.Contains(text, want) {
+			t.Errorf("denied, without a token %t: %q, want %q in it", tokenless, text, want)
+		}
 	}
 }

@@ -36,6 +36,8 @@ type Session struct {
 	requestID string
 	// address is where the last client went.
 	address string
+	// tokenless says that the last client had no token to send.
+	tokenless bool
 }
 
 // NewSession is a Session of this process.
@@ -104,6 +106,7 @@ func (s *Session) Client() (*api.Client, error) {
 		}
 		c.SetToken(token)
 	}
+	s.tokenless = c.Token() == ""
 	return c, nil
 }
 

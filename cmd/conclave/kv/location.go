@@ -84,7 +84,7 @@ func resolve(found, mount, path string, versioned bool) location {
 // there as far as clients are concerned.
 func preflight(ctx context.Context, c *api.Client, path string) (mount string, versioned bool, err error) {
 	r := c.NewRequest(http.MethodGet, "/v1/sys/internal/ui/mounts/"+path)
-	r.Headers.Del("X-Vault-Wrap-TTL")
+	r.WrapTTL = "" // what is to be wrapped is the secret, not where it is
 	resp, err := c.RawRequestWithContext(ctx, r)
 	if resp != nil {
 		defer resp.Body.Close()

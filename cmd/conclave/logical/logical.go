@@ -1,4 +1,5 @@
-// Package logical is the commands that work on any path of the vault: read, write, patch, list, delete and path-help.
+// Package logical is the commands that work on any path of the vault: read, write, patch, list, delete,
+// unwrap and path-help.
 package logical
 
 import (
@@ -17,7 +18,7 @@ import (
 
 // Commands are the commands of this package.
 func Commands(s *client.Session) []*cobra.Command {
-	return []*cobra.Command{read(s), write(s), patch(s), list(s), remove(s), help(s)}
+	return []*cobra.Command{read(s), write(s), patch(s), list(s), remove(s), unwrap(s), help(s)}
 }
 
 // clean is a path as the API has it: without slashes around it.
@@ -170,6 +171,40 @@ func remove(s *client.Session) *cobra.Command {
 			return s.Done("Success! Data deleted (if it existed) at: %s", clean(args[0]))
 		},
 	}
+}
+
+func unwrap(s *client.Session) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "unwrap [- | @FILE | TOKEN]", Short: "Show the answer that a wrapping token stands for, once", Args: cobra.MaximumNArgs(1),
+		Long: "Show the answer that a wrapping token stands for. It works once: a token that is refused was used, by you or by somebody\n" +
+			"else, or has expired. Without an argument the token is asked for, hidden; - reads it from standard input, @FILE from a file.",
+		Example: "  conclave kv get -wrap-ttl=5m secret/app\n  conclave unwrap - < wrapping-token",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := s.Client()
+			if err != nil {
+				return err
+			}
+			arg := ""
+			if len(args) == 1 {
+				arg = args[0]
+			}
+			token, err := s.Secret(arg, "Wrapping token")
+			if err != nil {
+				return err
+			}
+			c.SetToken(token) // whoever has it needs no other
+			secret, err := c.Logical().UnwrapWithContext(cmd.Context(), "")
+			if err != nil {
+				return err
+			}
+			if secret == nil {
+				return client.Remotef("the wrapped answer was empty")
+			}
+			return s.PrintSecret(secret)
+		},
+	}
+	s.AddField(cmd)
+	return cmd
 }
 
 func help(s *client.Session) *cobra.Command {
