@@ -209,6 +209,9 @@ type ExportReport struct {
 	Records  uint64
 	Withheld uint64 // of them without content
 	State    State  // after the last record, or after the last that is right
+	// Closed is the start of the last epoch that begins after the first record, and so says how the one before it ended; nil
+	// if the export shows the end of none.
+	Closed *EpochStart
 	// Expected reports that the expected state was met, so that nothing up to it was changed, left out or cut off. If it is false, all
 	// that is known is that the export is whole in itself.
 	Expected bool
@@ -278,6 +281,7 @@ func parseExact(dst []byte, text string) bool {
 type exportVerifier struct {
 	expect *State
 	report ExportReport
+	closed *EpochStart // Closed, once this record's link was found right
 	line   uint64
 	ended  bool
 }
@@ -341,7 +345,7 @@ func (v *exportVerifier) record(line []byte) string {
 	if l.Withheld {
 		v.report.Withheld++
 	}
-	v.report.State = next
+	v.report.State, v.report.Closed = next, v.closed
 	v.report.Records++
 	return ""
 }
@@ -362,6 +366,9 @@ func (v *exportVerifier) content(l *exportLine, digest, box *[32]byte, next *Sta
 		}
 		if start != want {
 			return "the start of the epoch doesn't name the head before it"
+		}
+		if !first {
+			v.closed = &start
 		}
 		return ""
 	default:

@@ -173,3 +173,33 @@ func FuzzVerifyExport(f *testing.F) {
 		}
 	})
 }
+
+// An export shows how an epoch ended only if it holds the end: what its first record says is of before.
+func TestExportShowsWhichEpochItHoldsTheEndOf(t *testing.T) {
+	s := newSinkTest(t)
+	s.add(1, 5)
+	closed := func(from uint64) *EpochStart {
+		t.Helper()
+		export, _ := s.export(from, testOpener(t))
+		report, err := VerifyExport(bytes.NewReader(export), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report.Closed
+	}
+	if c := closed(0); c != nil {
+		t.Errorf("an open epoch is closed by %+v", c)
+	}
+	head := s.source.Shown().Head
+	begin, err := s.source.Rotate(9, 9, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.add(6, 7)
+	if c := closed(0); c == nil || c.Epoch != 1 || c.PreviousHead != head {
+		t.Errorf("closed by %+v, want the start of epoch 1", c)
+	}
+	if c := closed(begin); c != nil {
+		t.Errorf("the open epoch alone is closed by %+v", c)
+	}
+}

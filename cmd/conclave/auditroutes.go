@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"io"
 
 	"conclave"
 	"conclave/audit"
@@ -102,7 +101,7 @@ func (d *daemon) verifyAudit(ctx context.Context, seq uint64) (*verifyOutput, er
 		return nil, err
 	}
 	log := d.state.Audit()
-	report, err := log.Verify(ctx, func(f audit.Frame) error {
+	report, err := log.Verify(ctx, seq, func(f audit.Frame) error {
 		_, _, err := opener.Open(f.Digest, f.Box)
 		return err
 	})
@@ -110,23 +109,14 @@ func (d *daemon) verifyAudit(ctx context.Context, seq uint64) (*verifyOutput, er
 		return nil, err
 	}
 	at := report.State
-	if seq != 0 && seq < at.Seq && report.Fault == nil {
-		if at, err = stateAt(ctx, log, seq); err != nil {
-			return nil, err
-		}
+	if report.Marked != nil && report.Fault == nil {
+		at = *report.Marked
 	}
 	out := &verifyOutput{auditHead: d.headOf(at), Records: report.Records, OK: report.Fault == nil}
 	if report.Fault != nil {
 		out.Fault, out.FaultAt = report.Fault.Error(), report.Fault.Seq
 	}
 	return out, nil
-}
-
-// stateAt adds the log up to after seq records.
-func stateAt(ctx context.Context, log *audit.Log, seq uint64) (audit.State, error) {
-	return audit.Export(io.Discard, func(visit func(audit.Frame) bool) error {
-		return log.Read(ctx, log.Shown().Base.Seq, func(f audit.Frame) bool { return f.Seq < seq && visit(f) })
-	}, nil)
 }
 
 type pageInput struct {

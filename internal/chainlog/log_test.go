@@ -122,7 +122,7 @@ func TestWhatWasFlushedIsRead(t *testing.T) {
 	if got := fx.read(16); len(got) != 2 {
 		t.Errorf("read on: %v", got)
 	}
-	r := must[Report](t)(fx.log.Verify(context.Background(), nil))
+	r := must[Report](t)(fx.log.Verify(context.Background(), 0, nil))
 	if r.Fault != nil || r.Records != 18 || !r.TailChecked || len(r.Epochs) != 2 || r.Epochs[1].Start.Reason != "a test" {
 		t.Errorf("report %+v", r)
 	}

@@ -17,6 +17,8 @@ type VerifyOptions struct {
 	// Expect is where the log should stand. Without it a tail that was cut off, or a log that was made up as a whole,
 	// doesn't show.
 	Expect *State
+	// Mark asks for the State after this many records, in all epochs. 0: for none.
+	Mark uint64
 	// Check, if not nil, is called for every record but the first of an epoch, after all else about it was found right:
 	// it opens the box and compares the digest. Its error is the record's Fault.
 	Check func(Frame) error
@@ -26,6 +28,7 @@ type VerifyOptions struct {
 type Report struct {
 	From    Base          // where history starts
 	State   State         // where it ends, as far as it is right
+	Marked  *State        // after VerifyOptions.Mark records; nil if the log doesn't pass there
 	Epochs  []EpochReport // at most 1,024, the latest
 	Records uint64
 	// TailChecked reports that the end was compared with an expected State. If it is false, a cut tail would not show.
@@ -68,11 +71,11 @@ func (f *Fault) Error() string {
 
 const maxEpochReports = 1024
 
-// Verify checks every retained record of the log up to what was flushed when it began. It returns an error only if it
-// couldn't read; what is wrong with the log is the Report's Fault.
-func (l *Log) Verify(ctx context.Context, check func(Frame) error) (Report, error) {
+// Verify checks every retained record of the log up to what was flushed when it began; mark is VerifyOptions.Mark. It
+// returns an error only if it couldn't read; what is wrong with the log is the Report's Fault.
+func (l *Log) Verify(ctx context.Context, mark uint64, check func(Frame) error) (Report, error) {
 	at := l.Shown()
-	return VerifyDir(ctx, l.dir, VerifyOptions{FS: l.fs, Expect: &at, Check: check})
+	return VerifyDir(ctx, l.dir, VerifyOptions{FS: l.fs, Expect: &at, Mark: mark, Check: check})
 }
 
 // VerifyDir checks the segments in a directory, whether or not a node is running on it.
@@ -80,7 +83,7 @@ func VerifyDir(ctx context.Context, dir string, options VerifyOptions) (Report, 
 	if options.FS == nil {
 		options.FS = vfs.Default
 	}
-	v := &verifier{fs: options.FS, dir: dir, expect: options.Expect, check: options.Check}
+	v := &verifier{fs: options.FS, dir: dir, expect: options.Expect, mark: options.Mark, check: options.Check}
 	v.report.TailChecked = options.Expect != nil
 	err := v.run(ctx)
 	var fault *Fault
@@ -96,6 +99,7 @@ type verifier struct {
 	fs     vfs.FS
 	dir    string
 	expect *State
+	mark   uint64
 	check  func(Frame) error
 	report Report
 	state  State
@@ -260,6 +264,10 @@ func (v *verifier) frame(s *segment, f *Frame, at int64, start *EpochStart) erro
 	}
 	next.Epoch = s.Epoch
 	v.state = next
+	if next.Seq == v.mark {
+		marked := next.Clone()
+		v.report.Marked = &marked
+	}
 	v.report.Records++
 	epoch := &v.report.Epochs[len(v.report.Epochs)-1]
 	epoch.Records++

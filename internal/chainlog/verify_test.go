@@ -127,7 +127,7 @@ func TestVerifyAsksWhoCanOpenTheBoxes(t *testing.T) {
 	fx := newFixture(t)
 	fx.append(3)
 	bad := errors.New("digest doesn't match")
-	r := must[Report](t)(fx.log.Verify(context.Background(), func(f Frame) error {
+	r := must[Report](t)(fx.log.Verify(context.Background(), 0, func(f Frame) error {
 		if f.Seq == 1 {
 			return bad
 		}
@@ -191,4 +191,18 @@ func FuzzParseEpochStart(f *testing.F) {
 			t.Fatalf("%q is encoded otherwise", b)
 		}
 	})
+}
+
+func TestVerifyTellsTheStateAtAMark(t *testing.T) {
+	fx := newFixture(t)
+	fx.append(5)
+	at := fx.log.State()
+	fx.append(3)
+	report := must[Report](t)(fx.log.Verify(context.Background(), at.Seq, nil))
+	if report.Marked == nil || report.Marked.Head != at.Head || report.Marked.Root() != at.Root() || report.Records != at.Seq+3 {
+		t.Errorf("report %+v, want the head after %d records", report, at.Seq)
+	}
+	if report := must[Report](t)(fx.log.Verify(context.Background(), 1000, nil)); report.Marked != nil {
+		t.Errorf("a mark beyond the end is at %+v", report.Marked)
+	}
 }

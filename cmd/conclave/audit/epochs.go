@@ -1,12 +1,9 @@
 package audit
 
 import (
-	"bufio"
-	"bytes"
+	"context"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 
 	log "conclave/audit"
@@ -14,9 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 )
-
-// maxExportLine bounds a line of an export, in bytes.
-const maxExportLine = 4 << 20
 
 func rotate(s *client.Session) *cobra.Command {
 	var reason string
@@ -28,14 +22,8 @@ func rotate(s *client.Session) *cobra.Command {
 			if reason == "" {
 				return client.Usagef("-reason is needed: it becomes the first record of the new epoch")
 			}
-			c, err := s.Client()
-			if err != nil {
-				return err
-			}
-			if _, err := c.Logical().WriteWithContext(cmd.Context(), "sys/audit-rotate", map[string]any{"reason": reason}); err != nil {
-				return err
-			}
-			return s.Done("Success! A new epoch has begun. Export the log before you drop what came before.")
+			return change(cmd.Context(), s, "sys/audit-rotate", map[string]any{"reason": reason},
+				"Success! A new epoch has begun. Export the log before you drop what came before.")
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, in `words`")
@@ -59,19 +47,25 @@ func prune(s *client.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := s.Client()
-			if err != nil {
-				return err
-			}
-			if _, err := c.Logical().WriteWithContext(cmd.Context(), "sys/audit-prune", map[string]any{"epoch": epoch, "head": head, "force": force}); err != nil {
-				return err
-			}
-			return s.Done("Success! Dropped the audit log up to the end of epoch %d. %s is now the only record of it: keep it.", epoch, file)
+			return change(cmd.Context(), s, "sys/audit-prune", map[string]any{"epoch": epoch, "head": head, "force": force},
+				fmt.Sprintf("Success! Dropped the audit log up to the end of epoch %d. %s is now the only record of it: keep it.", epoch, file))
 		},
 	}
 	cmd.Flags().StringVar(&file, "export", "", "the `file` that `conclave audit export` wrote")
 	cmd.Flags().BoolVar(&force, "force", false, "drop also what audit devices have not written")
 	return cmd
+}
+
+// change writes to a path of the vault, and says what came of it.
+func change(ctx context.Context, s *client.Session, path string, data map[string]any, done string) error {
+	c, err := s.Client()
+	if err != nil {
+		return err
+	}
+	if _, err := c.Logical().WriteWithContext(ctx, path, data); err != nil {
+		return err
+	}
+	return s.Done("%s", done)
 }
 
 // closedEpoch verifies an export and returns the last epoch that it shows the end of, with its head in hex.
@@ -81,36 +75,12 @@ func closedEpoch(file string) (epoch uint64, head string, err error) {
 		return 0, "", client.Usagef("%w", err)
 	}
 	defer content.Close()
-	if _, err := log.VerifyExport(content, nil); err != nil {
+	report, err := log.VerifyExport(content, nil)
+	if err != nil {
 		return 0, "", client.Remotef("%s is not whole: %w", file, err)
 	}
-	if _, err := content.Seek(0, io.SeekStart); err != nil {
-		return 0, "", client.Usagef("%w", err)
-	}
-	lines := bufio.NewScanner(content)
-	lines.Buffer(nil, maxExportLine)
-	found := false
-	for lines.Scan() {
-		if !bytes.Contains(lines.Bytes(), []byte(`"start":`)) {
-			continue
-		}
-		var line struct {
-			Start string `json:"start"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &line); err != nil || line.Start == "" {
-			continue
-		}
-		start, err := log.ParseEpochStart([]byte(line.Start))
-		if err != nil {
-			return 0, "", fmt.Errorf("read %s: %w", file, err)
-		}
-		epoch, head, found = start.Epoch-1, hex.EncodeToString(start.PreviousHead[:]), true
-	}
-	if err := lines.Err(); err != nil {
-		return 0, "", client.Usagef("read %s: %w", file, err)
-	}
-	if !found {
+	if report.Closed == nil {
 		return 0, "", client.Usagef("%s shows the end of no epoch: `conclave audit rotate` first, then export again", file)
 	}
-	return epoch, head, nil
+	return report.Closed.Epoch - 1, hex.EncodeToString(report.Closed.PreviousHead[:]), nil
 }
