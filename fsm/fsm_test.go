@@ -35,7 +35,7 @@ func TestReplicasAgreeWithEachOtherAndTheModel(t *testing.T) {
 // verified checks the audit log.
 func verified(tb testing.TB, f *FSM, empty bool) {
 	tb.Helper()
-	r, err := f.Audit().Verify(context.Background(), nil)
+	r, err := f.Audit().Verify(context.Background(), 0, nil)
 	if err != nil || r.Fault != nil {
 		tb.Fatalf("Verify: %v, %v", r.Fault, err)
 	}

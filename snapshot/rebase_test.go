@@ -103,7 +103,7 @@ func TestAStateThatIsPutBackBeginsAnEpochThatNamesWhatItReplaces(t *testing.T) {
 			t.Errorf("the state is of index %d and time %d, want 11 and 1000", f.Applied(), f.Time())
 		}
 		ends = append(ends, f.Head())
-		if report, err := f.Audit().Verify(context.Background(), nil); err != nil || report.Fault != nil || report.Records != 11 {
+		if report, err := f.Audit().Verify(context.Background(), 0, nil); err != nil || report.Fault != nil || report.Records != 11 {
 			t.Errorf("Verify: %d records, %v, %v", report.Records, report.Fault, err)
 		}
 		var first audit.Frame
