@@ -29,16 +29,10 @@ type loginIn struct {
 	SecretID conclave.Secret `json:"secret_id" doc:"The secret-id."`
 }
 
+// loginRoute has no Guess: a role-id is no secret and a whole fleet's, so that a lock would let anybody, or one host with
+// an old secret-id, shut the fleet out; and what would be guessed has 122 random bits.
 func loginRoute() conclave.Route {
-	route := conclave.WriteRoute(conclave.Update, "login", loginDoc, login).With(conclave.Public)
-	route.Guess = func(_ *conclave.Request, in any) string {
-		roleID := strings.TrimSpace(in.(*loginIn).RoleID)
-		if checkRoleID(roleID) != nil {
-			return "" // no role can have it
-		}
-		return roleID
-	}
-	return route
+	return conclave.WriteRoute(conclave.Update, "login", loginDoc, login).With(conclave.Public)
 }
 
 func errLogin() error { return conclave.Errorf(conclave.Invalid, "invalid role or secret ID") }
@@ -136,5 +130,6 @@ func (Engine) RenewLogin(_ context.Context, view conclave.View, login *conclave.
 	if r == nil || r.UID != of.UID {
 		return nil, conclave.Errorf(conclave.Invalid, "role %q does not exist during renewal", of.Role)
 	}
-	return &r.Settings.TokenTerms, nil
+	terms := r.Settings.TokenTerms // its own copy: what is loaded is shared
+	return &terms, nil
 }

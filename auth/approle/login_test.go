@@ -197,15 +197,9 @@ func TestRoleWithoutSecretIDsNeedsItsAddress(t *testing.T) {
 	h.Fails(conclave.Update, "login", fields{"role_id": "a"}, conclave.Invalid, "invalid role or secret ID")
 }
 
-func TestGuessesAreOfTheRoleIDInOneSpelling(t *testing.T) {
-	guess := loginRoute().Guess
-	for given, want := range map[string]string{"a": "a", " a\n": "a", "A": "A", "a b": "a b", "": "", "a\u200b": "", "a\x00b": "", "\xff": "", strings.Repeat("x", maxRoleID+1): ""} {
-		if got := guess(nil, &loginIn{RoleID: given}); got != want {
-			t.Errorf("Guess(%q) = %q, want %q", given, got, want)
-		}
-	}
-	if route := loginRoute(); !route.Public || route.Prepare != nil {
-		t.Error("a login is public, and prepares nothing")
+func TestNobodyLocksAFleetOut(t *testing.T) {
+	if route := loginRoute(); !route.Public || route.Prepare != nil || route.Guess != nil {
+		t.Error("a login is public, prepares nothing and locks nobody")
 	}
 }
 
@@ -218,8 +212,12 @@ func TestRenewalFollowsTheRole(t *testing.T) {
 		return Engine{}.RenewLogin(context.Background(), h.View(), login)
 	}
 	h.Data(conclave.Update, "role/a", fields{"token_ttl": 120, "token_period": 30})
-	if terms, err := renew(); err != nil || terms.TTL != 120 || terms.Period != 30 {
-		t.Errorf("terms are %+v, %v; want those that hold now", terms, err)
+	for range 2 {
+		terms, err := renew()
+		if err != nil || terms.TTL != 120 || terms.Period != 30 {
+			t.Fatalf("terms are %+v, %v; want those that hold now", terms, err)
+		}
+		terms.TTL = 0 // whoever gets them may change them
 	}
 	h.Data(conclave.Delete, "role/a", nil)
 	if _, err := renew(); !conclave.Is(err, conclave.Invalid) || !strings.Contains(err.Error(), "does not exist during renewal") {
