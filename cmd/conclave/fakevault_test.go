@@ -137,6 +137,10 @@ func (v *fakeVault) system(r *http.Request, path string) (int, object) {
 	case path == "sys/audit/file":
 		v.device = r.Method != http.MethodDelete
 		return 204, nil
+	case path == "sys/auth":
+		return 200, data(object{"token/": object{"type": "token", "accessor": "auth_token_1"}})
+	case path == "sys/auth/people", path == "sys/auth/people/tune":
+		return 204, nil
 	case path == "sys/mounts":
 		return 200, data(object{"secret/": object{"type": "kv", "accessor": "kv_1", "options": object{"version": "2"}}})
 	}

@@ -120,7 +120,7 @@ func newRoot(s *client.Session) *cobra.Command {
 	}
 	add("data", logical.Commands(s)...)
 	add("data", kv.Command(s), secrets.Command(s))
-	add("access", newLogin(s), token.Command(s), token.PolicyCommand(s), audit.Command(s))
+	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), token.PolicyCommand(s), audit.Command(s))
 	for _, newCommand := range serverCommands {
 		add("cluster", newCommand())
 	}

@@ -1,4 +1,4 @@
-// Package secrets is the commands for secrets engines and where they are mounted.
+// Package secrets is the commands for what is mounted: secrets engines, and auth methods, which are mounted below auth/.
 package secrets
 
 import (
@@ -15,14 +15,39 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Command is the group.
+// kind is what the two groups differ in.
+type kind struct {
+	noun   string
+	routes string // in the API
+	below  string // where paths of the kind begin
+}
+
+// Command is the group for secrets engines.
 func Command(s *client.Session) *cobra.Command {
 	group := &cobra.Command{Use: "secrets", Short: "Mount secrets engines"}
-	group.AddCommand(list(s), enable(s), disable(s), tune(s), move(s))
+	engines := kind{"secrets engine", "sys/mounts/", ""}
+	group.AddCommand(engines.list(s), engines.enable(s), engines.disable(s), engines.tune(s), engines.move(s))
 	return group
 }
 
-func list(s *client.Session) *cobra.Command {
+// AuthCommand is the group for auth methods.
+func AuthCommand(s *client.Session) *cobra.Command {
+	group := &cobra.Command{Use: "auth", Short: "Mount auth methods: ways to log in"}
+	methods := kind{"auth method", "sys/auth/", "auth/"}
+	group.AddCommand(methods.list(s), methods.enable(s), methods.disable(s), methods.tune(s), methods.move(s))
+	return group
+}
+
+// clean is a path of the kind without slashes around it, and without what all paths of the kind begin with.
+func (k kind) clean(path string) string {
+	path = strings.Trim(path, "/")
+	if k.below != "" {
+		path = strings.TrimPrefix(path, k.below)
+	}
+	return path
+}
+
+func (k kind) list(s *client.Session) *cobra.Command {
 	var detailed bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the mounts", Args: cobra.NoArgs,
@@ -31,7 +56,11 @@ func list(s *client.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			mounts, err := c.Sys().ListMountsWithContext(cmd.Context())
+			read := c.Sys().ListMountsWithContext
+			if k.below != "" {
+				read = c.Sys().ListAuthWithContext
+			}
+			mounts, err := read(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -80,12 +109,14 @@ type mountFlags struct {
 	version                         int
 }
 
-func (f *mountFlags) add(cmd *cobra.Command) {
+func (f *mountFlags) add(cmd *cobra.Command, k kind) {
 	cmd.Flags().StringVar(&f.description, "description", "", "what it is for, in `words`")
 	cmd.Flags().StringVar(&f.defaultTTL, "default-lease-ttl", "", "`duration` of leases that ask for none")
 	cmd.Flags().StringVar(&f.maxTTL, "max-lease-ttl", "", "longest `duration` of leases")
-	cmd.Flags().StringToStringVar(&f.options, "options", nil, "`key=value` options of the engine; may be repeated")
-	cmd.Flags().IntVar(&f.version, "version", 0, "`version` of the engine: 1 or 2 for kv")
+	cmd.Flags().StringToStringVar(&f.options, "options", nil, "`key=value` options of the "+k.noun+"; may be repeated")
+	if k.below == "" {
+		cmd.Flags().IntVar(&f.version, "version", 0, "`version` of the engine: 1 or 2 for kv")
+	}
 }
 
 // merge is the options, the version among them.
@@ -98,41 +129,58 @@ func (f *mountFlags) merge() map[string]string {
 	return options
 }
 
-func enable(s *client.Session) *cobra.Command {
+func (k kind) one() string {
+	if k.below != "" {
+		return "an " + k.noun
+	}
+	return "a " + k.noun
+}
+
+func (k kind) example() string {
+	if k.below != "" {
+		return "  conclave auth enable userpass\n  conclave auth enable -path=robots approle"
+	}
+	return "  conclave secrets enable -path=secret -version=2 kv\n  conclave secrets enable kv-v2"
+}
+
+func (k kind) enable(s *client.Session) *cobra.Command {
 	var flags mountFlags
 	var path string
 	var local, sealWrap bool
 	cmd := &cobra.Command{
-		Use: "enable [-path=PATH] TYPE", Short: "Mount a secrets engine", Args: cobra.ExactArgs(1),
-		Example: "  conclave secrets enable -path=secret -version=2 kv\n  conclave secrets enable kv-v2",
+		Use: "enable [-path=PATH] TYPE", Short: "Mount " + k.one(), Args: cobra.ExactArgs(1), Example: k.example(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := s.Client()
 			if err != nil {
 				return err
 			}
-			kind := args[0]
-			if kind == "kv-v2" {
-				kind, flags.version = "kv", 2
+			named := args[0]
+			if named == "kv-v2" && k.below == "" {
+				named, flags.version = "kv", 2
 			}
-			if path = strings.Trim(path, "/"); path == "" {
-				path = kind
+			if path = k.clean(path); path == "" {
+				path = named
 			}
-			err = c.Sys().MountWithContext(cmd.Context(), path, &api.MountInput{Type: kind, Description: flags.description, Local: local, SealWrap: sealWrap,
+			mount := c.Sys().MountWithContext
+			if k.below != "" {
+				mount = c.Sys().EnableAuthWithOptionsWithContext
+			}
+			err = mount(cmd.Context(), path, &api.MountInput{Type: named, Description: flags.description, Local: local, SealWrap: sealWrap,
 				Options: flags.merge(), Config: api.MountConfigInput{DefaultLeaseTTL: flags.defaultTTL, MaxLeaseTTL: flags.maxTTL}})
 			if err != nil {
 				return err
 			}
-			return s.Done("Success! Enabled the %s secrets engine at: %s/", kind, path)
+			return s.Done("Success! Enabled the %s %s at: %s/", named, k.noun, path)
 		},
 	}
-	flags.add(cmd)
+	flags.add(cmd, k)
 	cmd.Flags().StringVar(&path, "path", "", "`path` to mount it at; default the type")
 	cmd.Flags().BoolVar(&local, "local", false, "kept with the mount; there is no replication between clusters")
 	cmd.Flags().BoolVar(&sealWrap, "seal-wrap", false, "kept with the mount")
 	return cmd
 }
 
-func disable(s *client.Session) *cobra.Command {
+func (k kind) disable(s *client.Session) *cobra.Command {
 	return &cobra.Command{
 		Use: "disable PATH", Short: "Remove a mount and destroy all that is in it", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -140,16 +188,23 @@ func disable(s *client.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := strings.Trim(args[0], "/")
-			if err := c.Sys().UnmountWithContext(cmd.Context(), path); err != nil {
+			path := k.clean(args[0])
+			if path == "" {
+				return client.Usagef("name the path that is to be disabled")
+			}
+			unmount := c.Sys().UnmountWithContext
+			if k.below != "" {
+				unmount = c.Sys().DisableAuthWithContext
+			}
+			if err := unmount(cmd.Context(), path); err != nil {
 				return err
 			}
-			return s.Done("Success! Disabled the secrets engine (if it existed) at: %s/", path)
+			return s.Done("Success! Disabled the %s (if it existed) at: %s/", k.noun, path)
 		},
 	}
 }
 
-func tune(s *client.Session) *cobra.Command {
+func (k kind) tune(s *client.Session) *cobra.Command {
 	var flags mountFlags
 	cmd := &cobra.Command{
 		Use: "tune PATH", Short: "Change the settings of a mount", Args: cobra.ExactArgs(1),
@@ -170,26 +225,26 @@ func tune(s *client.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := strings.Trim(args[0], "/")
-			if _, err := client.Request(cmd.Context(), c, http.MethodPost, "sys/mounts/"+path+"/tune", fields); err != nil {
+			path := k.clean(args[0])
+			if _, err := client.Request(cmd.Context(), c, http.MethodPost, k.routes+path+"/tune", fields); err != nil {
 				return err
 			}
-			return s.Done("Success! Tuned the secrets engine at: %s/", path)
+			return s.Done("Success! Tuned the %s at: %s/", k.noun, path)
 		},
 	}
-	flags.add(cmd)
+	flags.add(cmd, k)
 	return cmd
 }
 
-func move(s *client.Session) *cobra.Command {
+func (k kind) move(s *client.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "move SOURCE DESTINATION", Short: "Mount an engine at another path, with all that is in it", Args: cobra.ExactArgs(2),
+		Use: "move SOURCE DESTINATION", Short: "Mount it at another path, with all that is in it", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := s.Client()
 			if err != nil {
 				return err
 			}
-			from, to := strings.Trim(args[0], "/"), strings.Trim(args[1], "/")
+			from, to := k.below+k.clean(args[0]), k.below+k.clean(args[1])
 			started, err := c.Sys().StartRemountWithContext(cmd.Context(), from, to)
 			if err != nil {
 				return err
@@ -209,7 +264,7 @@ func move(s *client.Session) *cobra.Command {
 					return err
 				}
 			}
-			return s.Done("Success! Moved the secrets engine %s/ to: %s/", from, to)
+			return s.Done("Success! Moved the %s %s/ to: %s/", k.noun, from, to)
 		},
 	}
 }
