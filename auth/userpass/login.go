@@ -115,7 +115,8 @@ func (*Engine) RenewLogin(_ context.Context, view conclave.View, login *conclave
 	if !slices.Equal(ofItself(u.Settings.Policies), ofItself(login.Terms.Policies)) {
 		return nil, conclave.Errorf(conclave.Invalid, "policies have changed, not renewing")
 	}
-	return &u.Settings.TokenTerms, nil
+	terms := u.Settings.TokenTerms // its own copy: what is loaded is shared
+	return &terms, nil
 }
 
 // ofItself are policies in order, each once, without the one that the vault adds.

@@ -158,8 +158,12 @@ func TestRenewalFollowsTheUser(t *testing.T) {
 		return cheap().RenewLogin(context.Background(), h.View(), login)
 	}
 	h.Data(conclave.Update, "users/ann", fields{"token_ttl": 120, "token_period": 30, "password": "y"})
-	if terms, err := renew(); err != nil || terms.TTL != 120 || terms.Period != 30 {
-		t.Errorf("terms are %+v, %v; want those that hold now", terms, err)
+	for range 2 {
+		terms, err := renew()
+		if err != nil || terms.TTL != 120 || terms.Period != 30 {
+			t.Fatalf("terms are %+v, %v; want those that hold now", terms, err)
+		}
+		terms.TTL = 0 // whoever gets them may change them
 	}
 	h.Data(conclave.Update, "users/ann/policies", fields{"policies": "a"})
 	if _, err := renew(); !conclave.Is(err, conclave.Invalid) || !strings.Contains(err.Error(), "policies have changed") {
