@@ -2,6 +2,7 @@ package ldap
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -151,8 +152,10 @@ func oneUserHasOneSpelling(t *testing.T, d *slapd) {
 func namesAreNeverPartOfAFilterOrADN(t *testing.T, d *slapd) {
 	for _, fields := range []map[string]any{searching(d, nil), {"url": d.plain, "userdn": people, "userattr": "uid"}} {
 		h := configured(t, fields)
-		if login := logIn(t, h, "star*(x)", "star-secret"); login.Alias.Name != "star*(x)" {
-			t.Errorf("alias = %q", login.Alias.Name)
+		for name, password := range map[string]string{"star*(x)": "star-secret", "a,b+c": "comma-secret"} {
+			if login := logIn(t, h, name, password); login.Alias.Name != name {
+				t.Errorf("alias = %q, want %q", login.Alias.Name, name)
+			}
 		}
 		for _, name := range []string{"*", "star*", "x)(uid=bob", "bob)(|(uid=*", "alice,ou=people", "bob+cn=Bob", "bob,ou=people,dc=example,dc=org#", "\\62ob"} {
 			refused(t, h, name, "bob-secret")
@@ -307,11 +310,24 @@ func searchesAreBounded(t *testing.T, d *slapd) {
 		}
 		for limit, want := range map[int]bool{3: false, 100: true} {
 			entries, err := conn.search(people, 2, "(objectClass=inetOrgPerson)", limit, "uid")
-			if (err == nil) != want || want && len(entries) != 5 || !want && !errors.Is(err, errTooMany) {
+			if (err == nil) != want || want && len(entries) != 6 || !want && !errors.Is(err, errTooMany) {
 				t.Errorf("pages of %d, limit %d: %d entries, %v", pages, limit, len(entries), err)
 			}
 		}
 		conn.close()
+	}
+}
+
+func TestConnectionEndsWhenItsPeerSendsTooMuch(t *testing.T) {
+	server, client := net.Pipe()
+	go func() {
+		_, _ = server.Write(make([]byte, 100))
+		_ = server.Close()
+	}()
+	conn := &bounded{Conn: client}
+	conn.left.Store(99)
+	if n, err := io.Copy(io.Discard, conn); err != errTooMuch || n > 99 {
+		t.Errorf("read %d bytes, %v, want %v", n, err, errTooMuch)
 	}
 }
 

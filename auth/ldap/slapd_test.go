@@ -73,6 +73,13 @@ cn: Star
 sn: Star
 userPassword: star-secret
 
+dn: uid=a\2cb\2bc,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: a,b+c
+cn: Comma
+sn: Comma
+userPassword: comma-secret
+
 dn: uid=twin,ou=people,dc=example,dc=org
 objectClass: inetOrgPerson
 uid: twin
