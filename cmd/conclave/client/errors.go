@@ -158,6 +158,9 @@ func answerHint(e *api.ResponseError) string {
 	case http.StatusTooManyRequests:
 		return "Too many requests. Try again in a moment."
 	case http.StatusBadRequest:
+		if strings.Contains(said, "http request to an https server") {
+			return "The node speaks TLS. Use https:// in -address or CONCLAVE_ADDR."
+		}
 		if strings.Contains(said, "wrapping token") {
 			return "A wrapping token works once, and not for long. If nobody on your side has used this one, take what it held for known to others."
 		}

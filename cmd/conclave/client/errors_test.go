@@ -28,6 +28,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"no quorum", answer(503, "no contact with a quorum"), "operator raft list-peers", ExitRemote},
 		{"uninitialised", answer(400, "Vault is not initialized"), "operator init", ExitRemote},
 		{"bad token", answer(403, "permission denied", "bad token"), "conclave login", ExitRemote},
+		{"TLS", answer(400, "Client sent an HTTP request to an HTTPS server."), "Use https://", ExitRemote},
 		{"used wrapping token", answer(400, "wrapping token is not valid or does not exist"), "known to others", ExitRemote},
 		{"denied", answer(403, "permission denied"), "token capabilities", ExitRemote},
 		{"not mounted", answer(404, "no handler for route"), "secrets list", ExitRemote},
