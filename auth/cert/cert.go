@@ -45,7 +45,7 @@ func (Engine) Kind() string { return kind }
 // Routes are those of roles, of revocation lists, of the configuration and the login.
 func (Engine) Routes() []conclave.Route {
 	login := conclave.WriteRoute(conclave.Update, "login", loginDoc, login).With(conclave.Public)
-	login.Gather, login.Prepare = gatherLogin, askResponders
+	login.Gather, login.Prepare = gatherLogin, runErrands
 	login.ClearRequest = []string{"name"}
 	revocations := conclave.WriteRoute(conclave.Update, "crls/{name}", crlDoc, writeCRL)
 	revocations.Prepare = prepareCRL

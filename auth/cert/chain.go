@@ -47,8 +47,9 @@ func presented(req *conclave.Request) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// candidates finds the roles that trust what the client presents, in order of their names: name's alone, or all.
-func candidates(view conclave.View, certs []*x509.Certificate, name string) ([]candidate, error) {
+// candidates finds the roles that trust what the client presents, in order of their names: name's alone, or all. Revocation
+// lists that have ended refuse nobody yet if they mayBeFetched again.
+func candidates(view conclave.View, certs []*x509.Certificate, name string, mayBeFetched bool) ([]candidate, error) {
 	roles, err := rolesFor(view, name)
 	if err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func candidates(view conclave.View, certs []*x509.Certificate, name string) ([]c
 			if !role.meets(leaf) || !areValid(view, judged) {
 				continue
 			}
-			switch why, err := lists.refuse(view, judged); {
+			switch why, err := lists.refuse(view, judged, mayBeFetched); {
 			case err != nil:
 				return nil, err
 			case why != nil:

@@ -9,7 +9,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"math/big"
+	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -25,9 +27,14 @@ const (
 	shown      = 10_000  // serial numbers that reading a list shows
 	perShard   = 8_000   // serial numbers that are stored together, about
 	maxCRL     = 8 << 20 // bytes of a list
+	maxFetched = 2       // lists that one login fetches
 )
 
 var (
+	errCRLSource   = conclave.Errorf(conclave.Invalid, "give either crl, or a url with http or https")
+	errCRLFetch    = conclave.Errorf(conclave.Invalid, "failed to fetch CRL")
+	errCRLOther    = conclave.Errorf(conclave.Invalid, "the CRL from the URL isn't a later one of the same kind: delete the one that is there first")
+	errCRLUnknown  = conclave.Errorf(conclave.Invalid, "a CRL from a URL must be signed by the authority of a role")
 	errCRLFormat   = conclave.Errorf(conclave.Invalid, "failed to parse CRL")
 	errCRLKind     = conclave.Errorf(conclave.Invalid, "the CRL is a delta or an indirect one: upload the full list of each issuer")
 	errCRLTimes    = conclave.Errorf(conclave.Invalid, "the CRL isn't valid now: look at its thisUpdate and nextUpdate")
@@ -49,6 +56,8 @@ type list struct {
 	ThisUpdate    time.Time `json:"this_update" doc:"When the list was made."`
 	NextUpdate    time.Time `json:"next_update" doc:"When the list ends."`
 	AcceptExpired bool      `json:"accept_expired" doc:"Whether certificates of its issuer log in after that."`
+	URL           string    `json:"url,omitempty" doc:"Where it was fetched from."`
+	Part          []byte    `json:"part,omitempty" doc:"Issuing distribution point, DER: which of the issuer's certificates it is about, if not all."`
 	Count         int       `json:"count" doc:"Number of revoked certificates."`
 	Shards        int       `json:"shards" doc:"Number of parts."`
 }
@@ -56,6 +65,7 @@ type list struct {
 type crlIn struct {
 	Name          string `path:"name" doc:"Name of the list, in lower case."`
 	CRL           string `json:"crl" doc:"The revocation list, PEM or base64 of DER."`
+	URL           string `json:"url" doc:"Where to fetch the list from, instead of crl: http or https. Logins fetch it again when it has ended."`
 	AcceptExpired bool   `json:"accept_expired" doc:"Let certificates of its issuer log in after the list's end; what it revokes stays revoked."`
 }
 
@@ -66,12 +76,13 @@ type crlOut struct {
 	ThisUpdate    time.Time           `json:"this_update" doc:"When the list was made."`
 	NextUpdate    *time.Time          `json:"next_update" doc:"When the list ends; null if it doesn't say."`
 	AcceptExpired bool                `json:"accept_expired" doc:"Whether certificates of its issuer log in after that."`
+	URL           string              `json:"url" doc:"Where it was fetched from; empty if it was uploaded."`
 }
 
 const crlDoc = `Upload a revocation list, in place of the one of that name.
 Certificates of its issuer that it has log in no more, nor is a token of theirs renewed. After the end that the list itself
 gives, no certificate of its issuer logs in until a newer one is there, unless accept_expired is set. The list must be valid
-now. Its signature is checked if a role has the authority.`
+now. Its signature is checked if a role has the authority; one that is fetched from a URL must have the signature of a role's.`
 
 // parsedCRL is a list with the serial numbers that it revokes.
 type parsedCRL struct {
@@ -80,8 +91,35 @@ type parsedCRL struct {
 	shards [][]string
 }
 
-func prepareCRL(_ context.Context, _ *conclave.Request, in any) (any, error) {
-	return parseCRL([]byte(in.(*crlIn).CRL))
+func prepareCRL(ctx context.Context, _ *conclave.Request, in any) (any, error) {
+	from := in.(*crlIn)
+	switch {
+	case from.URL == "":
+		return parseCRL([]byte(from.CRL))
+	case from.CRL != "" || len(from.URL) > maxText || !isServer(from.URL):
+		return nil, errCRLSource
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	return fetchCRL(ctx, from.URL)
+}
+
+// fetchCRL gets a list from where its authority publishes it. It follows no redirects.
+func fetchCRL(ctx context.Context, from string) (*parsedCRL, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, errCRLSource
+	}
+	resp, err := newResponderClient().Do(req)
+	if err != nil {
+		return nil, errCRLFetch
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 2*maxCRL+1))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return nil, errCRLFetch
+	}
+	return parseCRL(body)
 }
 
 // parseCRL reads a list in PEM or base64 or DER.
@@ -107,6 +145,11 @@ func parseCRL(text []byte) (*parsedCRL, error) {
 	}
 	parsed := &parsedCRL{raw: raw, list: list{Issuer: raw.RawIssuer, IssuerName: raw.Issuer.String(), AuthorityKey: raw.AuthorityKeyId,
 		ThisUpdate: raw.ThisUpdate, NextUpdate: raw.NextUpdate, Count: len(raw.RevokedCertificateEntries)}}
+	for _, extension := range raw.Extensions {
+		if extension.Id.Equal(oidDistribution) {
+			parsed.list.Part = extension.Value
+		}
+	}
 	parsed.list.Shards = 1 + parsed.list.Count/perShard
 	parsed.shards = make([][]string, parsed.list.Shards)
 	for _, entry := range raw.RevokedCertificateEntries {
@@ -169,71 +212,88 @@ func writeCRL(ctx context.Context, tx conclave.Tx, in *crlIn) (*conclave.None, e
 	if !ok {
 		return nil, errCRLFormat
 	}
-	made := parsed.list
-	made.Name, made.AcceptExpired = name, in.AcceptExpired
+	parsed.list.Name, parsed.list.AcceptExpired, parsed.list.URL = name, in.AcceptExpired, in.URL
+	return nil, parsed.store(tx)
+}
+
+// store puts a list in place of the one of its name.
+func (p *parsedCRL) store(tx conclave.Tx) error {
+	made := p.list
 	if !tx.Reached(made.ThisUpdate) || made.isOver(tx) {
-		return nil, errCRLTimes
+		return errCRLTimes
 	}
-	if err := checkIssuer(tx, parsed.raw); err != nil {
-		return nil, err
+	switch isSigned, err := isIssuerKnown(tx, p.raw); {
+	case err != nil:
+		return err
+	case !isSigned && made.URL != "":
+		return errCRLUnknown
 	}
-	old, err := loadList(tx, name)
+	old, err := loadList(tx, made.Name)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	if old != nil && made.URL != "" && !made.succeeds(old) {
+		return errCRLOther
 	}
 	if old == nil {
 		names, err := tx.List("crls/", "", maxCRLs)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if len(names) == maxCRLs {
-			return nil, errTooManyCRLs
+			return errTooManyCRLs
 		}
 	}
 	if err := old.remove(tx); err != nil {
-		return nil, err
+		return err
 	}
-	for i, shard := range parsed.shards {
+	for i, shard := range p.shards {
 		value, err := json.Marshal(shard)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := tx.Put(made.shardPath(i), value); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	value, err := json.Marshal(made)
 	if err != nil {
-		return nil, err
-	}
-	return nil, tx.Put("crls/"+name, value)
-}
-
-// checkIssuer refuses a list that has the name of an authority of some role, but not its signature. With more roles than
-// can be looked at, the list is its uploader's word.
-func checkIssuer(view conclave.View, raw *x509.RevocationList) error {
-	roles, err := rolesFor(view, "")
-	if err == error(errTooManyRoles) {
-		return nil
-	}
-	if err != nil {
 		return err
 	}
-	known := false
+	return tx.Put("crls/"+made.Name, value)
+}
+
+// succeeds reports whether a list that was fetched is about the same certificates as the one before, and no older. Whoever
+// sits between us and the authority can't put another of its lists in place of it.
+func (l *list) succeeds(old *list) bool {
+	return bytes.Equal(l.Issuer, old.Issuer) && bytes.Equal(l.Part, old.Part) && !l.ThisUpdate.Before(old.ThisUpdate)
+}
+
+// isIssuerKnown reports whether an authority of some role has signed a list. One that has such an authority's name, but not
+// its signature, is an error. With more roles than can be looked at, nobody is known.
+func isIssuerKnown(view conclave.View, raw *x509.RevocationList) (bool, error) {
+	roles, err := rolesFor(view, "")
+	if err == error(errTooManyRoles) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	isNamed := false
 	for _, role := range roles {
 		for _, anchor := range role.anchors {
 			if !bytes.Equal(anchor.RawSubject, raw.RawIssuer) {
 				continue
 			}
-			if known = true; raw.CheckSignatureFrom(anchor) == nil {
-				return nil
+			if isNamed = true; raw.CheckSignatureFrom(anchor) == nil {
+				return true, nil
 			}
 		}
 	}
-	if known {
-		return errCRLForged
+	if isNamed {
+		return false, errCRLForged
 	}
-	return nil
+	return false, nil
 }
 
 func loadList(view conclave.View, name string) (*list, error) {
@@ -272,7 +332,7 @@ func readCRL(_ context.Context, view conclave.View, in *nameIn) (*crlOut, error)
 	if l == nil {
 		return nil, &conclave.Error{Kind: conclave.NotFound}
 	}
-	out := &crlOut{Serials: map[string]struct{}{}, Count: l.Count, Issuer: l.IssuerName, ThisUpdate: l.ThisUpdate, AcceptExpired: l.AcceptExpired}
+	out := &crlOut{Serials: map[string]struct{}{}, Count: l.Count, Issuer: l.IssuerName, ThisUpdate: l.ThisUpdate, AcceptExpired: l.AcceptExpired, URL: l.URL}
 	if !l.NextUpdate.IsZero() {
 		out.NextUpdate = &l.NextUpdate
 	}
@@ -315,51 +375,4 @@ func (l *list) load(view conclave.View, shard int) ([]string, error) {
 // isOver judges the list's end by cluster time. A list without an end has none.
 func (l *list) isOver(view conclave.View) bool {
 	return !l.NextUpdate.IsZero() && view.Reached(l.NextUpdate)
-}
-
-type lists []*list
-
-func loadLists(view conclave.View) (lists, error) {
-	names, err := view.List("crls/", "", maxCRLs)
-	if err != nil {
-		return nil, err
-	}
-	all := make(lists, 0, len(names))
-	for _, name := range names {
-		l, err := loadList(view, name)
-		if err != nil {
-			return nil, err
-		}
-		if l != nil {
-			all = append(all, l)
-		}
-	}
-	return all, nil
-}
-
-// refuse says why a chain can't log in: a list of the issuer of one of its certificates has it, or says nothing any more.
-func (all lists) refuse(view conclave.View, chain []*x509.Certificate) (why *conclave.Error, err error) {
-	for _, cert := range chain {
-		for _, l := range all {
-			if !l.speaksOf(cert) {
-				continue
-			}
-			serials, err := l.load(view, l.shard(cert.SerialNumber))
-			if err != nil {
-				return nil, err
-			}
-			if _, found := slices.BinarySearch(serials, cert.SerialNumber.String()); found {
-				return errRevoked, nil
-			}
-			if !l.AcceptExpired && l.isOver(view) {
-				why = errOutdated
-			}
-		}
-	}
-	return why, nil
-}
-
-// speaksOf reports whether the issuer of a certificate is the list's: by name, or by key where the name is encoded otherwise.
-func (l *list) speaksOf(cert *x509.Certificate) bool {
-	return bytes.Equal(l.Issuer, cert.RawIssuer) || len(l.AuthorityKey) > 0 && bytes.Equal(l.AuthorityKey, cert.AuthorityKeyId)
 }

@@ -7,10 +7,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"reflect"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,6 +132,93 @@ func TestLongListsAreStoredInParts(t *testing.T) {
 	h.Data(conclave.Update, "crls/a", map[string]any{"crl": ca.crl(start, hour)})
 	if got := len(h.Stored()); got != 1+1+1 {
 		t.Errorf("%d values are stored after a short list, want 3", got)
+	}
+}
+
+// publisher serves a revocation list on loopback.
+type publisher struct {
+	*httptest.Server
+	list    atomic.Pointer[string]
+	fetched atomic.Int32
+}
+
+func publish(t testing.TB, list string) *publisher {
+	p := &publisher{}
+	p.list.Store(&list)
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		p.fetched.Add(1)
+		_, _ = io.WriteString(w, *p.list.Load())
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+func TestListsAreFetchedAgainWhenTheyEnd(t *testing.T) {
+	h, ca, other := newHarness(t), newCA(t, "CA"), newCA(t, "other")
+	for name, anchor := range map[string]*holder{"a": ca, "b": other} {
+		h.Data(conclave.Update, "certs/"+name, map[string]any{"certificate": anchor.pem()})
+	}
+	good, bad := presenting(h, ca.issue("good", 2)), presenting(h, ca.issue("bad", 3))
+	p := publish(t, ca.crl(start, hour, 9))
+	h.Data(conclave.Update, "crls/a", map[string]any{"url": p.URL})
+	logIn(t, good, "")
+	logIn(t, bad, "")
+	if got := h.Data(conclave.Read, "crls/a", nil); got["url"] != p.URL || p.fetched.Load() != 1 {
+		t.Errorf("read %v, fetched %d times", got, p.fetched.Load())
+	}
+	h.Advance(time.Hour)
+	now := h.Now()
+	part := ca.crlWith(&x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.Add(time.Hour),
+		ExtraExtensions: []pkix.Extension{{Id: oidDistribution, Critical: true, Value: []byte{0x30, 3, 0x82, 1, 0xff}}}})
+	for what, list := range map[string]string{
+		"the same, which has ended": ca.crl(start, hour, 9),
+		"one of the future":         ca.crl(now.Add(time.Minute), now.Add(time.Hour)),
+		"one from before":           ca.crl(start.Add(-time.Hour), now.Add(time.Hour)),
+		"a forged one":              newCA(t, "CA").crl(now, now.Add(time.Hour)),
+		"another authority's":       other.crl(now, now.Add(time.Hour)),
+		"one of authorities only":   part,
+		"nonsense":                  "nonsense",
+	} {
+		p.list.Store(&list)
+		if _, err := good.Do(conclave.Update, "login", nil); err != error(errOutdated) {
+			t.Errorf("%s is published: %v, want %q", what, err, errOutdated)
+		}
+	}
+	next := ca.crl(now, now.Add(time.Hour), 3)
+	p.list.Store(&next)
+	logIn(t, presenting(h, other.issue("x", 2)), "")
+	before := p.fetched.Load()
+	refused(t, bad, "", "revoked") // nothing is stored by a login that fails
+	logIn(t, good, "")
+	logIn(t, good, "")
+	refused(t, bad, "", "revoked")
+	if got := p.fetched.Load() - before; got != 2 {
+		t.Errorf("fetched %d times, want 2", got)
+	}
+	h.Advance(time.Hour)
+	p.Close()
+	refused(t, good, "", "has expired")
+}
+
+func TestListsAreFetchedFromTheirAuthorityOnly(t *testing.T) {
+	h, ca, unknown := newHarness(t), newCA(t, "CA"), newCA(t, "unknown")
+	h.Data(conclave.Update, "certs/a", map[string]any{"certificate": ca.pem()})
+	list := ca.crl(start, hour, 3)
+	redirect := httptest.NewServer(http.RedirectHandler(publish(t, list).URL, http.StatusFound))
+	t.Cleanup(redirect.Close)
+	absent := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(absent.Close)
+	for _, tc := range []struct {
+		fields map[string]any
+		text   string
+	}{
+		{map[string]any{"url": publish(t, unknown.crl(start, hour)).URL}, "must be signed by"},
+		{map[string]any{"url": redirect.URL}, "failed to fetch"},
+		{map[string]any{"url": absent.URL}, "failed to fetch"},
+		{map[string]any{"url": "file:///etc/passwd"}, "either crl, or a url"},
+		{map[string]any{"url": publish(t, list).URL, "crl": list}, "either crl, or a url"},
+	} {
+		h.Fails(conclave.Update, "crls/a", tc.fields, conclave.Invalid, tc.text)
 	}
 }
 

@@ -42,25 +42,48 @@ func roleOf(in *loginIn) (string, error) {
 	return canonicalName(in.Name)
 }
 
-// gatherLogin finds what must be asked of OCSP responders: for each candidate, up to the first that needs none.
+// errands are what must be done outside of the vault before a login: OCSP responders to ask, for each candidate up to the
+// first that needs none, and revocation lists to fetch, since they have ended.
+type errands struct {
+	Questions []question
+	Lists     []list
+}
+
+// results are what came of them.
+type results struct {
+	answers map[string][]answer // role → what was said
+	lists   []*parsedCRL
+}
+
 func gatherLogin(view conclave.View, in any) (any, error) {
-	found, _, err := loginCandidates(view, in.(*loginIn))
+	found, _, err := loginCandidates(view, in.(*loginIn), true)
 	if err != nil {
 		return nil, err
 	}
-	var questions []question
+	var work errands
 	for _, c := range found {
-		if !c.OCSPEnabled || len(questions) == maxQuestions {
+		if !c.OCSPEnabled || len(work.Questions) == maxQuestions {
 			break
 		}
 		if q, ok := questionFor(c); ok {
-			questions = append(questions, q)
+			work.Questions = append(work.Questions, q)
 		}
 	}
-	return questions, nil
+	all, err := loadLists(view)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range all {
+		isWanted := slices.ContainsFunc(found, func(c candidate) bool { return slices.ContainsFunc(c.chain, l.speaksOf) })
+		if l.URL != "" && isWanted && len(work.Lists) < maxFetched && l.isOver(view) {
+			work.Lists = append(work.Lists, *l)
+		}
+	}
+	return work, nil
 }
 
-func loginCandidates(view conclave.View, in *loginIn) ([]candidate, *x509.Certificate, error) {
+// loginCandidates are the candidates for a login with what the client presents.
+func loginCandidates(view conclave.View, in *loginIn, mayBeFetched bool) ([]candidate, *x509.Certificate, error) {
 	name, err := roleOf(in)
 	if err != nil {
 		return nil, nil, err
@@ -69,38 +92,55 @@ func loginCandidates(view conclave.View, in *loginIn) ([]candidate, *x509.Certif
 	if err != nil {
 		return nil, nil, err
 	}
-	found, err := candidates(view, certs, name)
+	found, err := candidates(view, certs, name, mayBeFetched)
 	return found, certs[0], err
 }
 
-// askResponders answers the questions of a login: role → answers.
-func askResponders(ctx context.Context, _ *conclave.Request, _ any) (any, error) {
-	questions, _ := conclave.Gathered[[]question](ctx)
+// runErrands does what is to be done outside. What fails is left out: the login is judged without it.
+func runErrands(ctx context.Context, _ *conclave.Request, _ any) (any, error) {
+	work, _ := conclave.Gathered[errands](ctx)
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	answers := make(map[string][]answer, len(questions))
-	if len(questions) == 0 {
-		return answers, nil
+	done := &results{answers: make(map[string][]answer, len(work.Questions))}
+	for _, l := range work.Lists {
+		fetching, cancel := context.WithTimeout(ctx, attemptTime)
+		if fetched, err := fetchCRL(fetching, l.URL); err == nil {
+			fetched.list.Name, fetched.list.AcceptExpired, fetched.list.URL = l.Name, l.AcceptExpired, l.URL
+			done.lists = append(done.lists, fetched)
+		}
+		cancel()
+	}
+	if len(work.Questions) == 0 {
+		return done, nil
 	}
 	client := newResponderClient()
-	for i := range questions {
-		answers[questions[i].Role] = questions[i].ask(ctx, client)
+	for i := range work.Questions {
+		done.answers[work.Questions[i].Role] = work.Questions[i].ask(ctx, client)
 	}
-	return answers, nil
+	return done, nil
 }
 
 func login(ctx context.Context, tx conclave.Tx, in *loginIn) (*conclave.Response, error) {
-	found, leaf, err := loginCandidates(tx, in)
+	done, ok := conclave.Prepared[*results](ctx)
+	if !ok {
+		done = &results{}
+	}
+	for _, fetched := range done.lists {
+		// A list that isn't good leaves the one that has ended in place, and that refuses.
+		if err := fetched.store(tx); err != nil && conclave.KindOf(err) != conclave.Invalid {
+			return nil, err
+		}
+	}
+	found, leaf, err := loginCandidates(tx, in, false)
 	if err != nil {
 		return nil, err
 	}
-	answers, _ := conclave.Prepared[map[string][]answer](ctx)
 	var refusal *conclave.Error
 	for _, c := range found {
 		var until time.Time
 		if c.OCSPEnabled {
 			var why *conclave.Error
-			if until, why = c.verdict(tx, answers[c.name]); why == nil && !wasAsked(c, answers) {
+			if until, why = c.verdict(tx, done.answers[c.name]); why == nil && !wasAsked(c, done.answers) {
 				why = errNoStatus
 			}
 			if why != nil {
@@ -184,7 +224,7 @@ func (o *origin) check(view conclave.View, role *trusted) error {
 	if subtle.ConstantTimeCompare(fingerprint[:], o.Fingerprint) != 1 {
 		return errOther
 	}
-	if _, err := candidates(view, certs, role.name); err != nil {
+	if _, err := candidates(view, certs, role.name, false); err != nil {
 		return err
 	}
 	if role.OCSPEnabled && !role.OCSPFailOpen && (o.VouchedUntil.IsZero() || view.Reached(o.VouchedUntil)) {
