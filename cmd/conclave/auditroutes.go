@@ -9,6 +9,7 @@ import (
 
 	"conclave"
 	"conclave/audit"
+	"conclave/crypto"
 )
 
 // Limits of one answer with a part of the log.
@@ -127,9 +128,10 @@ type pageInput struct {
 type pageOutput struct {
 	Frames []json.RawMessage `json:"frames" doc:"One line of an export for each record."`
 	Head   auditHead         `json:"head" doc:"Where the log stood when this was read."`
+	Fault  string            `json:"fault,omitempty" doc:"What is wrong with the record after these, which can't be read."`
 }
 
-// auditPage reads a part of the log. It ends early rather than grow beyond maxPageBytes.
+// auditPage reads a part of the log. It ends early rather than grow beyond maxPageBytes, and before a damaged record.
 func (d *daemon) auditPage(ctx context.Context, in *pageInput) (*pageOutput, error) {
 	opener, err := d.opener()
 	if err != nil {
@@ -155,6 +157,12 @@ func (d *daemon) auditPage(ctx context.Context, in *pageInput) (*pageOutput, err
 		page.Frames = append(page.Frames, bytes.TrimSpace(line))
 		return true
 	})
+	if fault, damaged := errors.AsType[*audit.Fault](err); damaged {
+		page.Fault, err = fault.Error(), nil
+	}
+	if errors.Is(failed, crypto.ErrOpen) || errors.Is(failed, audit.ErrRecord) {
+		page.Fault, failed = failed.Error(), nil
+	}
 	return page, errors.Join(err, failed)
 }
 

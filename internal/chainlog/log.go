@@ -334,7 +334,7 @@ func (l *Log) Full() bool { return l.Bytes() >= l.options.Capacity }
 func (l *Log) Capacity() int64 { return l.options.Capacity }
 
 // Read visits the records from number from on, in order, up to what was flushed when it began, until visit returns
-// false. A frame's box is valid until visit returns. Errors: ErrPruned, ctx's, and damage, which names the record.
+// false. A frame's box is valid until visit returns. Errors: ErrPruned, ctx's, and damage, which is a *Fault.
 func (l *Log) Read(ctx context.Context, from uint64, visit func(Frame) (more bool)) error {
 	l.mu.Lock()
 	segments, shown := slices.Clone(l.segments), l.shown
@@ -395,10 +395,13 @@ func (l *Log) readSegment(ctx context.Context, s *segment, offset int64, from ui
 			return true, nil
 		}
 		if err == nil && f.Seq != expected {
-			err = fmt.Errorf("record %d is in its place", f.Seq)
+			return false, &Fault{expected, s.Number, in.offset, FaultGap, fmt.Sprintf("record %d is in its place", f.Seq)}
+		}
+		if what := faultOf(err); what != "" {
+			return false, &Fault{expected, s.Number, in.offset, what, err.Error()}
 		}
 		if err != nil {
-			return false, fmt.Errorf("audit record %d in %s: %w", expected, SegmentName(s.Number), err)
+			return false, fmt.Errorf("read audit record %d in %s: %w", expected, SegmentName(s.Number), err)
 		}
 		expected++
 		if f.Seq >= from && !visit(f) {

@@ -223,13 +223,21 @@ func (v *verifier) segment(ctx context.Context, s *segment) (err error) {
 }
 
 func (v *verifier) frameFault(s *segment, at int64, err error) error {
-	switch {
-	case errors.Is(err, errCut):
-		return v.fault(s.Number, at, FaultCut, err.Error())
-	case errors.Is(err, errChecksum), errors.Is(err, errLength):
-		return v.fault(s.Number, at, FaultChecksum, err.Error())
+	if what := faultOf(err); what != "" {
+		return v.fault(s.Number, at, what, err.Error())
 	}
 	return fmt.Errorf("read %s: %w", SegmentName(s.Number), err)
+}
+
+// faultOf is the kind of fault that an error of reading frames is, "" if it is none.
+func faultOf(err error) string {
+	switch {
+	case errors.Is(err, errCut):
+		return FaultCut
+	case errors.Is(err, errChecksum), errors.Is(err, errLength):
+		return FaultChecksum
+	}
+	return ""
 }
 
 // frame checks one record and adds it to the state. start is what the epoch's first record must say, but its reason.

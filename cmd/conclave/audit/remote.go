@@ -32,6 +32,7 @@ type head struct {
 type page struct {
 	Frames []json.RawMessage `json:"frames"`
 	Head   head              `json:"head"`
+	Fault  string            `json:"fault"` // of the record after these, which the node can't read
 }
 
 // source is one node's log. fetch returns the records from a number on, at most limit of them, or from the first that is
@@ -86,6 +87,10 @@ func walk(ctx context.Context, node source, out io.Writer) (walked, error) {
 	if err != nil {
 		return result, err
 	}
+	if first.Fault != "" && len(first.Frames) == 0 {
+		result.Fault = first.Fault
+		return result, nil
+	}
 	if len(first.Frames) == 0 {
 		return result, client.Remotef("%s has no audit records", node.name)
 	}
@@ -113,9 +118,13 @@ func walk(ctx context.Context, node source, out io.Writer) (walked, error) {
 	root := report.State.Root()
 	result.Head, result.Root, result.state = hex.EncodeToString(report.State.Head[:]), hex.EncodeToString(root[:]), report.State
 	fault, isFault := errors.AsType[*log.ExportFault](err)
+	var unread damage
 	switch {
 	case isFault && (fault.Line <= fed || feedErr == nil && fault.Line != fed+1):
 		result.Fault = fmt.Sprintf("record %d: %s", fault.Seq, fault.Detail)
+		return result, nil
+	case errors.As(feedErr, &unread):
+		result.Fault = string(unread)
 		return result, nil
 	case feedErr != nil:
 		return result, feedErr
@@ -189,7 +198,12 @@ func feed(ctx context.Context, node source, out io.Writer, lines []byte, p page)
 			fed++
 			next++
 		}
-		if next >= end || len(p.Frames) == 0 {
+		switch {
+		case next >= end:
+			return fed, nil
+		case p.Fault != "":
+			return fed, damage(p.Fault)
+		case len(p.Frames) == 0:
 			return fed, nil
 		}
 		if p, err = node.fetch(ctx, next, pageRecords); err != nil {
@@ -197,6 +211,12 @@ func feed(ctx context.Context, node source, out io.Writer, lines []byte, p page)
 		}
 	}
 }
+
+// damage is a record that a node can't read, in its words.
+type damage string
+
+// Error is what the node says.
+func (d damage) Error() string { return string(d) }
 
 // ignoreClosed drops the error of writing to a verifier that has seen enough.
 func ignoreClosed(err error) error {

@@ -105,6 +105,12 @@ func TestFirstBadRecordIsNamed(t *testing.T) {
 		}, "record 14: the log ends here"},
 		{"another head is stated", func(p *page, _ uint64) { p.Head.Head = strings.Repeat("0", 64) }, "the head of the chain after 20 records"},
 		{"another root is stated", func(p *page, _ uint64) { p.Head.Root = strings.Repeat("0", 64) }, "the root of the tree after 20 records"},
+		{"damaged on disk", func(p *page, from uint64) {
+			if from == 7 {
+				p.Frames, p.Fault = p.Frames[:2], "audit record 9 (seg-0000000000000000.log, offset 1234): checksum: it doesn't match"
+			}
+		}, "audit record 9 (seg"},
+		{"damaged from the start", func(p *page, _ uint64) { p.Frames, p.Fault = nil, "audit record 0: checksum" }, "audit record 0:"},
 		{"not a record", func(p *page, from uint64) { p.Frames[0] = json.RawMessage(`[]`) }, "can't be read"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
