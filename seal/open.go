@@ -90,7 +90,9 @@ func (v *Vault) open(ctx context.Context, root []byte) error {
 		return err
 	}
 	v.root = held
-	v.forgetLocked()
+	if len(v.owed) == 0 {
+		v.forgetLocked()
+	}
 	v.mu.Unlock()
 	v.Gate.Resume()
 	v.Node.SetReady(true)

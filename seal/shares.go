@@ -20,6 +20,7 @@ const (
 	methodShares = "seal/shares" // here are shares: sealed shareMessage
 	methodFetch  = "seal/fetch"  // give me what you have: answered with a sealed shareMessage
 	methodReset  = "seal/reset"  // forget the shares of this ceremony
+	methodOpened = "seal/opened" // I have opened with the shares that I fetched
 	methodClose  = "seal/close"  // seal yourself
 
 	shareInfo = "conclave shares v1"
@@ -95,7 +96,7 @@ func (v *Vault) expireLocked() {
 		}
 	}
 	if len(v.shares) == 0 {
-		v.nonce = ""
+		v.nonce, v.owed = "", nil
 	}
 }
 
@@ -117,7 +118,7 @@ func (v *Vault) forgetLocked() {
 		held.share.Wipe()
 		delete(v.shares, at)
 	}
-	v.nonce = ""
+	v.nonce, v.owed = "", nil
 }
 
 // Reset forgets the shares submitted so far, on every member. It needs no token, so it can't be asked for at any rate:
@@ -192,7 +193,8 @@ func (v *Vault) message(also []byte) ([]byte, error) {
 	return json.Marshal(m)
 }
 
-// passOn gives the other members all shares that this node has. One that can't be reached fetches them when it can.
+// passOn gives the other members all shares that this node has. One that can't be reached, or can't use them yet, fetches
+// them when it can: until it has, this node keeps them, also once it is open.
 func (v *Vault) passOn(ctx context.Context, share []byte) {
 	body, err := v.message(share)
 	if err != nil {
@@ -200,6 +202,9 @@ func (v *Vault) passOn(ctx context.Context, share []byte) {
 		return
 	}
 	defer crypto.Wipe(body)
+	v.mu.Lock()
+	v.owed = map[string]bool{}
+	v.mu.Unlock()
 	_ = v.eachPeer(ctx, func(ctx context.Context, peer cluster.Member) error {
 		sealed, err := v.sealFor(peer, body)
 		if err == nil {
@@ -207,6 +212,9 @@ func (v *Vault) passOn(ctx context.Context, share []byte) {
 		}
 		if err != nil {
 			v.Logger.Warn("a member did not get the shares: it will ask for them", "node", peer.NodeID, "error", err)
+			v.mu.Lock()
+			v.owed[peer.NodeID] = true
+			v.mu.Unlock()
 		}
 		return nil
 	})
@@ -240,8 +248,14 @@ func (v *Vault) receiveShares(ctx context.Context, _ cluster.Member, sealed []by
 
 func (v *Vault) adopt(ctx context.Context, m shareMessage) error {
 	b, _, _, err := v.blob()
-	if err != nil || b == nil {
+	if err != nil {
 		return err
+	}
+	if b == nil && len(m.Shares) > 0 { // this node lags: the others have seen the initialisation
+		return conclave.Errorf(conclave.Unavailable, "this node does not know the vault's initialisation yet")
+	}
+	if b == nil {
+		return nil
 	}
 	for _, share := range m.Shares {
 		_ = v.admitShare(b, share) // foreign and repeated ones are simply not kept
@@ -255,12 +269,17 @@ func (v *Vault) adopt(ctx context.Context, m shareMessage) error {
 	return v.tryOpen(ctx, b)
 }
 
-// lendShares answers a member that starts in the middle of a ceremony.
+// lendShares answers a member that starts in the middle of a ceremony, or that the shares didn't reach. One that had opened
+// and was sealed since gets nothing.
 func (v *Vault) lendShares(_ context.Context, from cluster.Member, _ []byte) ([]byte, error) {
 	v.mu.Lock()
 	v.expireLocked()
+	mayHave := v.root == nil || v.owed[from.NodeID]
 	v.mu.Unlock()
-	body, err := v.message(nil)
+	body, err := json.Marshal(shareMessage{})
+	if mayHave {
+		body, err = v.message(nil)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -284,6 +303,24 @@ func (v *Vault) Fetch(ctx context.Context) {
 		}
 		return v.adopt(ctx, m)
 	})
+	if v.Sealed() {
+		return
+	}
+	_ = v.eachPeer(ctx, func(ctx context.Context, peer cluster.Member) error {
+		_, _ = v.Node.Call(ctx, peer.NodeID, methodOpened, nil) // who doesn't hear it forgets the shares in time
+		return nil
+	})
+}
+
+// receiveOpened forgets the shares once nobody is owed them any more.
+func (v *Vault) receiveOpened(_ context.Context, from cluster.Member, _ []byte) ([]byte, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.owed, from.NodeID)
+	if v.root != nil && len(v.owed) == 0 {
+		v.forgetLocked()
+	}
+	return nil, nil
 }
 
 func (v *Vault) receiveReset(context.Context, cluster.Member, []byte) ([]byte, error) {

@@ -71,6 +71,7 @@ type Vault struct {
 	mu     sync.Mutex           // guards all below
 	shares map[int]heldShare    // position among the blob's hashes → share
 	nonce  string               // of the running ceremony; "" before its first share
+	owed   map[string]bool      // node id → it did not get the shares that were passed on last
 	root   *crypto.Held         // nil while sealed
 	seals  uint64               // how often this node was told to seal itself
 	last   map[string]time.Time // reason → when it was last recorded, to bound records of sealed nodes
@@ -92,6 +93,7 @@ func New(config Config) (*Vault, error) {
 	v.Node.Handle(methodShares, v.receiveShares)
 	v.Node.Handle(methodFetch, v.lendShares)
 	v.Node.Handle(methodReset, v.receiveReset)
+	v.Node.Handle(methodOpened, v.receiveOpened)
 	v.Node.Handle(methodClose, v.receiveClose)
 	return v, nil
 }

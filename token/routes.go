@@ -199,7 +199,7 @@ func describe(view conclave.View, r *Record, id string) (*lookupOutput, error) {
 		return nil, err
 	}
 	orphan := r.Orphan()
-	if !orphan {
+	if !orphan && r.Parent != "" {
 		parent, err := load(view, r.Parent)
 		if err != nil {
 			return nil, err
