@@ -53,25 +53,28 @@ func TestAnswersThatShouldBeWrappedAreNotGivenInClear(t *testing.T) {
 	v.must(conclave.Update, "sys/policies/acl/wrapped", map[string]any{
 		"policy": `path "secret/data/*" { capabilities = ["read", "update", "create"] min_wrapping_ttl = "10s" }`})
 	reader := v.token(map[string]any{"policies": []any{"wrapped"}})
-	ask := func(op conclave.Operation, path string, wrap time.Duration) error {
-		_, err := v.pipeline.Handle(t.Context(), &conclave.Request{ID: "wrap", Operation: op, Path: path, Token: reader, WrapTTL: wrap,
+	ask := func(op conclave.Operation, path string, wrap time.Duration) (*conclave.Response, error) {
+		return v.pipeline.Handle(t.Context(), &conclave.Request{ID: "wrap", Operation: op, Path: path, Token: reader, WrapTTL: wrap,
 			Fields: map[string]any{"data": map[string]any{"c": "d"}}})
-		return err
 	}
-	if err := ask(conclave.Read, "secret/data/x", 0); !conclave.Is(err, conclave.Denied) {
+	if _, err := ask(conclave.Read, "secret/data/x", 0); !conclave.Is(err, conclave.Denied) {
 		t.Errorf("without wrapping: %v, want denied", err)
+	}
+	if _, err := ask(conclave.Read, "secret/data/x", time.Second); !conclave.Is(err, conclave.Denied) {
+		t.Errorf("wrapped for too short a time: %v, want denied", err)
 	}
 	from := v.state.Audit().Shown().Seq
 	for _, op := range []conclave.Operation{conclave.Read, conclave.Update} {
-		if err := ask(op, "secret/data/x", time.Minute); !conclave.Is(err, conclave.Invalid) {
-			t.Errorf("%s with wrapping: %v, want refused", op, err)
+		resp, err := ask(op, "secret/data/x", time.Minute)
+		if err != nil || resp.Wrap == nil || resp.Data != nil || resp.Raw != nil {
+			t.Errorf("%s with wrapping: %+v, %v, want a wrapping token alone", op, resp, err)
 		}
 	}
 	if got := len(v.records(from)); got != 2 {
 		t.Errorf("%d records, want 2", got)
 	}
 	data, _ := v.must(conclave.Read, "secret/data/x", nil)["metadata"].(map[string]any)
-	if data["version"] != 1.0 {
-		t.Errorf("the secret has version %v: the refused write was done", data["version"])
+	if data["version"] != 2.0 {
+		t.Errorf("the secret has version %v, want that of the wrapped write", data["version"])
 	}
 }
