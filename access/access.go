@@ -16,10 +16,16 @@ import (
 const maxPaths = 1024
 
 // Service answers questions about access. It is safe for concurrent use.
-type Service struct{ cache *policy.Cache }
+type Service struct {
+	cache   *policy.Cache
+	records Records
+	scans   chan struct{} // holds one for each search of the records
+}
 
 // New makes the service. The cache may be shared.
-func New(cache *policy.Cache) *Service { return &Service{cache} }
+func New(cache *policy.Cache, records Records) *Service {
+	return &Service{cache, records, make(chan struct{}, maxScans)}
+}
 
 // Touches reports whether the caller may do anything on a mount's path or below it.
 func (s *Service) Touches(ctx context.Context, mountPath string) bool {
@@ -76,11 +82,12 @@ type AccessorQuestion struct {
 
 // Routes are the operations of this package under sys/.
 func (s *Service) Routes() []conclave.Route {
-	return []conclave.Route{
+	routes := []conclave.Route{
 		conclave.ReadRoute(conclave.Update, "capabilities-self", "What the calling token may do on paths.", s.self),
 		conclave.ReadRoute(conclave.Update, "capabilities", "What a token may do on paths.", s.ofToken),
 		conclave.ReadRoute(conclave.Update, "capabilities-accessor", "What the token behind an accessor may do on paths.", s.ofAccessor),
 	}
+	return append(routes, s.explainRoute())
 }
 
 func (s *Service) self(ctx context.Context, _ conclave.View, in *Question) (*conclave.Response, error) {

@@ -124,8 +124,8 @@ func (o *object) data(data []byte, clear []string) {
 	o.dst = o.hash.AppendData(o.dst, data, clear)
 }
 
-// auth writes who somebody is. token and accessor are hashes already.
-func (o *object) auth(a *conclave.Auth, token, accessor string, issued time.Time) {
+// auth writes who somebody is, and why that wasn't enough. token and accessor are hashes already.
+func (o *object) auth(a *conclave.Auth, token, accessor string, issued time.Time, denial *Denial) {
 	o.open()
 	o.text("client_token", token)
 	o.text("accessor", accessor)
@@ -138,6 +138,23 @@ func (o *object) auth(a *conclave.Auth, token, accessor string, issued time.Time
 	o.text("token_type", a.TokenType)
 	o.number("token_ttl", int64(a.TTL/time.Second))
 	o.time("token_issue_time", issued)
+	if denial != nil {
+		o.denial(denial)
+	}
+	o.close()
+}
+
+func (o *object) denial(d *Denial) {
+	o.name("policy_results")
+	o.dst = append(o.dst, `{"allowed":false`...)
+	o.text("reason", d.Reason)
+	o.texts("capabilities", d.Capabilities)
+	o.text("path", d.Path)
+	o.text("namespace_id", d.NamespaceID)
+	o.text("pattern", d.Pattern)
+	o.texts("rules", d.Rules)
+	o.text("field", d.Field)
+	o.hashed("unlisted_field", d.Unlisted)
 	o.close()
 }
 
@@ -239,7 +256,7 @@ func (o *object) answer(a *Answer) {
 			accessor = o.hash.Hash(a.Auth.Accessor)
 		}
 		o.name("auth")
-		o.auth(a.Auth, token, accessor, time.Time{})
+		o.auth(a.Auth, token, accessor, time.Time{}, nil)
 	}
 	if a.Lease != nil {
 		o.name("secret")

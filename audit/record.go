@@ -33,7 +33,23 @@ type Entry struct {
 	Clear         []string // members of Data that are written as they are: Route.ClearRequest
 	Answer        *Answer  // nil if there is none
 	Err           error    // what the client was told instead
+	Denial        *Denial  // why policies denied it; nil if they didn't. Auth is there too
 }
+
+// Denial is the decision that denied a request, for those who may ask for it later. The client isn't told.
+type Denial struct {
+	Reason       string   // one word: the code of a policy.Reason, or DeniedIdentity
+	Capabilities []string // that were needed
+	Path         string   // where, as the policies see it: relative to the namespace that they are in
+	NamespaceID  string   // of that namespace
+	Pattern      string   // of the rule that decided; empty if no rule matches
+	Rules        []string // where that rule was written, each as policy:line
+	Field        string   // that failed, as the rule names it
+	Unlisted     string   // the field that no rule names; it is hashed
+}
+
+// DeniedIdentity is the reason that the entity behind a token is disabled or gone.
+const DeniedIdentity = "identity"
 
 // Answer is the recorded part of a response.
 type Answer struct {
@@ -116,7 +132,7 @@ func encode(dst []byte, e *Entry, h *Hasher, reduced bool) []byte {
 
 	mark = o.begin()
 	if e.Auth != nil {
-		o.auth(e.Auth, token, accessor, e.TokenIssued)
+		o.auth(e.Auth, token, accessor, e.TokenIssued, e.Denial)
 	}
 	o.end(mark)
 

@@ -75,6 +75,21 @@ func TestRecordHoldsNoSecret(t *testing.T) {
 	}
 }
 
+func TestDenialIsRecordedWithWho(t *testing.T) {
+	e := fullEntry()
+	e.Denial = &Denial{Reason: "unlisted_field", Capabilities: []string{"update"}, Path: "team/secret/data/app", NamespaceID: "root", Pattern: "team/*",
+		Rules: []string{"dev:3", "ops:1"}, Unlisted: "canary-field"}
+	record, err := DecodeRecord(Encode(nil, e, testHasher()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `"policy_results":{"allowed":false,"reason":"unlisted_field","capabilities":["update"],"path":"team/secret/data/app",` +
+		`"namespace_id":"root","pattern":"team/*","rules":["dev:3","ops:1"],"unlisted_field":"` + hashed("canary-field") + `"}}`
+	if !strings.HasSuffix(string(record.Auth), want) || !json.Valid(record.Auth) {
+		t.Errorf("auth = %s, want it to end in %s", record.Auth, want)
+	}
+}
+
 func TestLinesAreJSON(t *testing.T) {
 	bare := &Entry{Time: time.Unix(0, 0), Operation: conclave.Read, Path: "a\"\n\xff"}
 	failed := &Entry{Operation: conclave.List, Path: "p/", Answer: &Answer{Raw: &conclave.Raw{ContentType: "text/plain", Body: []byte("canary")}, Status: 200},
@@ -131,6 +146,7 @@ func largestEntry() *Entry {
 	e.Clear = []string{"given"}
 	e.Answer.Data, e.Answer.Clear, e.Answer.Warnings = e.Data, e.Clear, e.Auth.Policies
 	e.Answer.Lease.ID, e.Answer.Wrap.CreationPath, e.Err = long, long, errors.New(long)
+	e.Denial = &Denial{Reason: long, Capabilities: e.Auth.Policies, Path: long, NamespaceID: long, Pattern: long, Rules: e.Auth.Policies, Field: long, Unlisted: long}
 	return e
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"conclave"
+	"conclave/audit"
 	"conclave/identity"
 	"conclave/policy"
 	"conclave/store"
@@ -66,6 +67,7 @@ func (r *run) grant(home *level, caller *conclave.Caller) error {
 			return err
 		}
 		if who == nil || who.Disabled {
+			r.call.denial = &audit.Denial{Reason: audit.DeniedIdentity}
 			return errDenied
 		}
 		caller.EntityID, caller.IdentityPolicies, resolver = who.ID, withoutRoot(who.Policies), who
@@ -121,8 +123,8 @@ func (p *Pipeline) authorize(tx *store.Tx, req *conclave.Request, c *call) error
 	check := policy.Check{Path: req.Path, Operation: req.Operation, Fields: req.Fields, WrapTTL: req.WrapTTL}
 	public := c.route != nil && c.route.Public
 	if c.route == nil {
-		if decision := c.grant.Allows(check); !decision.Allowed {
-			return errDenied
+		if _, err := c.decide(&check); err != nil {
+			return err
 		}
 		return c.missing
 	}
@@ -143,9 +145,9 @@ func (p *Pipeline) authorize(tx *store.Tx, req *conclave.Request, c *call) error
 				check.Operation = conclave.Create
 			}
 		}
-		decision := c.grant.Allows(check)
-		if !decision.Allowed {
-			return errDenied
+		decision, err := c.decide(&check)
+		if err != nil {
+			return err
 		}
 		if _, asked := req.Fields["limit"]; decision.PageLimit > 0 && !asked {
 			input, bindErr = c.route.Bind(c.params, withLimit(req.Fields, decision.PageLimit))
@@ -161,14 +163,36 @@ func (p *Pipeline) authorize(tx *store.Tx, req *conclave.Request, c *call) error
 	return p.authorizeNeeds(c)
 }
 
+// decide is the one decision about what the caller may do. Of a denial the client is told nothing, whatever it is: the
+// record says why.
+func (c *call) decide(check *policy.Check) (policy.Decision, error) {
+	decision := c.grant.Allows(*check)
+	if decision.Allowed {
+		return decision, nil
+	}
+	d := &audit.Denial{Reason: decision.Reason.Code(), Capabilities: check.Needs().Names(), Path: c.grant.Prefix + check.Path,
+		NamespaceID: c.home.ID, Pattern: decision.Pattern, Field: decision.Field}
+	if decision.Reason == policy.Unlisted {
+		d.Field, d.Unlisted = "", decision.Field
+	}
+	for _, source := range decision.Sources[:min(len(decision.Sources), maxDenialRules)] {
+		d.Rules = append(d.Rules, source.String())
+	}
+	c.denial = d
+	return decision, errDenied
+}
+
+// maxDenialRules bounds the rules that the record of a denied request names.
+const maxDenialRules = 8
+
 // authorizeNeeds checks what else the route does on the caller's behalf.
 func (p *Pipeline) authorizeNeeds(c *call) error {
 	if c.route.Needs == nil || c.grant == nil {
 		return nil
 	}
 	for _, need := range c.route.Needs(c.input) {
-		if !c.grant.Allows(policy.Check{Path: c.mount.Path + need.Path, Operation: need.Operation}).Allowed {
-			return errDenied
+		if _, err := c.decide(&policy.Check{Path: c.mount.Path + need.Path, Operation: need.Operation}); err != nil {
+			return err
 		}
 	}
 	return nil

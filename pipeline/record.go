@@ -85,6 +85,9 @@ func (r *Recorder) entry(tx *store.Tx, run *run, resp *conclave.Response, failur
 	if call.caller != nil {
 		entry.Auth = authOf(call.caller)
 		entry.TokenIssued = time.Unix(0, call.token.Created)
+		if conclave.Is(failure, conclave.Denied) {
+			entry.Denial = call.denial
+		}
 	}
 	switch {
 	case req.Body != nil:

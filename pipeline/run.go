@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"conclave"
+	"conclave/audit"
 	"conclave/identity"
 	"conclave/policy"
 	"conclave/store"
@@ -43,6 +44,7 @@ type call struct {
 	token  *token.Record
 	home   *level // where the token lives
 	grant  *policy.Grant
+	denial *audit.Denial // why the grant isn't enough
 }
 
 // maxPreparations bounds how often one attempt prepares because what it worked from has changed.

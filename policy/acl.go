@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,8 +25,17 @@ type rule struct {
 	pattern
 	capabilities Capability
 	limits       Limits
-	policies     []string
+	sources      []Source
 }
+
+// Source is where a rule was written.
+type Source struct {
+	Policy string
+	Line   int // in the policy's text
+}
+
+// String is the source as "policy:line".
+func (s Source) String() string { return s.Policy + ":" + strconv.Itoa(s.Line) }
 
 func (r *rule) denies() bool { return r.capabilities&Deny != 0 }
 
@@ -87,11 +97,9 @@ func (r *rule) merge(policy string, from *Rule) {
 	case r.denies() && !denies:
 		return
 	case denies && !r.denies():
-		r.capabilities, r.limits, r.policies = Deny, Limits{}, nil
+		r.capabilities, r.limits, r.sources = Deny, Limits{}, nil
 	}
-	if !slices.Contains(r.policies, policy) {
-		r.policies = append(r.policies, policy)
-	}
+	r.sources = append(r.sources, Source{policy, from.Line})
 	if denies {
 		return
 	}
@@ -145,6 +153,18 @@ type Check struct {
 	WrapTTL time.Duration
 }
 
+// Needs are the capabilities that pass the check, where a rule has no other limits.
+func (c *Check) Needs() Capability {
+	var bits Capability
+	if int(c.Operation) < len(operationBits) {
+		bits = operationBits[c.Operation]
+	}
+	if c.Sudo {
+		bits |= CanSudo
+	}
+	return bits
+}
+
 // Reason says why a check failed.
 type Reason uint8
 
@@ -154,16 +174,29 @@ const (
 	NoRule              // no rule matches the path
 	Denies              // the rule that decides says deny
 	NoCapability        // the rule that decides lacks the capability
-	Field               // a field is missing, denied or not allowed
+	Field               // a field that the rule names is missing, denied, or has a value that isn't allowed
+	Unlisted            // a field is not among those that are allowed
 	WrapTTL             // the answer must be wrapped, for a time within bounds
 	PageLimit           // the page that is asked for is too large
 )
 
 var reasonNames = [...]string{"granted", "no rule matches the path", "a rule denies it", "the rule lacks the capability",
-	"a field is missing or not allowed", "the wrapping TTL is missing or out of bounds", "the limit exceeds the pagination limit"}
+	"a field is missing, or its value not allowed", "a field is not among those allowed", "the wrapping TTL is missing or out of bounds", "the limit exceeds the pagination limit"}
+
+// reasonCodes are the reasons as records and answers spell them.
+var reasonCodes = [...]string{"", "no_rule", "denied", "capability", "field", "unlisted_field", "wrap_ttl", "page_limit"}
 
 // String says it in words.
 func (r Reason) String() string { return reasonNames[r] }
+
+// Code is the reason in one word, for machines; empty if nothing is wrong.
+func (r Reason) Code() string { return reasonCodes[r] }
+
+// ReasonOf is the reason with a code; ok says whether there is one.
+func ReasonOf(code string) (r Reason, ok bool) {
+	i := slices.Index(reasonCodes[:], code)
+	return Reason(max(i, 0)), i > 0
+}
 
 // Decision is the answer to a check.
 type Decision struct {
@@ -173,11 +206,11 @@ type Decision struct {
 	// Needed is the capability that the operation needs.
 	Needed Capability
 	Reason Reason
-	// Pattern and Policies name the rule that decided, and the policies that it comes from; empty if there is none. They
-	// must not be changed.
-	Pattern  string
-	Policies []string
-	// Field is the field that failed.
+	// Pattern and Sources name the rule that decided, and where in which policies it was written; empty if there is none.
+	// They must not be changed.
+	Pattern string
+	Sources []Source
+	// Field is the field that failed: as the rule names it, or as the request does if it isn't listed.
 	Field string
 	// PageLimit, if positive, is the largest page of a LIST or SCAN: a request without a limit gets this one.
 	PageLimit int
@@ -198,7 +231,7 @@ func (a *ACL) Allows(check Check) Decision {
 		d.Reason = NoRule
 		return d
 	}
-	d.Pattern, d.Policies, d.Sudo = r.text, r.policies, r.capabilities&CanSudo != 0
+	d.Pattern, d.Sources, d.Sudo = r.text, r.sources, r.capabilities&CanSudo != 0
 	switch {
 	case r.denies():
 		d.Reason = Denies

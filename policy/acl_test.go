@@ -135,7 +135,7 @@ func TestSamePatternInSeveralPoliciesIsMerged(t *testing.T) {
 	}
 	for _, set := range [][]*Policy{{a, b, d}, {d, a, b}, {a, d, b}} {
 		acl := Compile(set...)
-		if got := ask(acl, map[string]any{"k": "1"}); got.Allowed || got.Reason != Denies || !slices.Equal(got.Policies, []string{"d"}) {
+		if got := ask(acl, map[string]any{"k": "1"}); got.Allowed || got.Reason != Denies || !slices.Equal(got.Sources, []Source{{"d", 1}}) {
 			t.Errorf("deny did not win: %+v", got)
 		}
 		if got := acl.Capabilities("x/1"); !slices.Equal(got, []string{"deny"}) {

@@ -51,8 +51,9 @@ func (l *Limits) checkFields(fields map[string]any) (Reason, string) {
 			return Field, "*"
 		}
 		for name, value := range fields {
-			if values, listed := l.Denied[strings.ToLower(name)]; listed && anyIn(value, values) {
-				return Field, name
+			lower := strings.ToLower(name)
+			if values, listed := l.Denied[lower]; listed && anyIn(value, values) {
+				return Field, lower
 			}
 		}
 	}
@@ -61,9 +62,13 @@ func (l *Limits) checkFields(fields map[string]any) (Reason, string) {
 	}
 	_, others := l.Allowed["*"]
 	for name, value := range fields {
-		values, listed := l.Allowed[strings.ToLower(name)]
-		if !listed && !others || listed && !allIn(value, values) {
-			return Field, name
+		lower := strings.ToLower(name)
+		values, listed := l.Allowed[lower]
+		switch {
+		case !listed && !others:
+			return Unlisted, name
+		case listed && !allIn(value, values):
+			return Field, lower
 		}
 	}
 	return Granted, ""

@@ -166,6 +166,15 @@ func (d *daemon) auditPage(ctx context.Context, in *pageInput) (*pageOutput, err
 	return page, errors.Join(err, failed)
 }
 
+// auditRecords is this node's audit log for those who ask why a request was denied.
+type auditRecords struct{ d *daemon }
+
+// Audit is the log.
+func (r auditRecords) Audit() *audit.Log { return r.d.state.Audit() }
+
+// Opener opens its records.
+func (r auditRecords) Opener() (*audit.Opener, error) { return r.d.opener() }
+
 // auditHash hashes a text as records do.
 func (d *daemon) auditHash(input string) (string, error) {
 	tx, err := d.store.Begin()

@@ -17,6 +17,7 @@ import (
 	"conclave/cmd/conclave/local"
 	"conclave/cmd/conclave/logical"
 	"conclave/cmd/conclave/operator"
+	"conclave/cmd/conclave/policy"
 	"conclave/cmd/conclave/secrets"
 	"conclave/cmd/conclave/token"
 
@@ -120,7 +121,7 @@ func newRoot(s *client.Session) *cobra.Command {
 	}
 	add("data", logical.Commands(s)...)
 	add("data", kv.Command(s), secrets.Command(s))
-	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), token.PolicyCommand(s), audit.Command(s))
+	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), policy.Command(s), policy.Why(s), audit.Command(s))
 	for _, newCommand := range serverCommands {
 		add("cluster", newCommand())
 	}

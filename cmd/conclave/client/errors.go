@@ -144,7 +144,7 @@ func answerHint(e *api.ResponseError) string {
 		case strings.Contains(said, "preflight"):
 			return "Nothing is mounted there, or nothing that this token may see. `conclave secrets list` shows what is."
 		}
-		return "The token isn't good any more, or its policies don't allow this. `conclave token lookup` shows whose it is, `conclave token capabilities PATH` what it may do there."
+		return "The token isn't good any more, or its policies don't allow this. `conclave token lookup` shows whose it is, `conclave token capabilities PATH` what it may do there. Who may ask learns more from `conclave why` and the request's id."
 	case http.StatusServiceUnavailable:
 		switch {
 		case strings.Contains(said, "sealed"):

@@ -1,4 +1,4 @@
-// Package token is the commands for tokens and for the policies that say what they may do.
+// Package token is the commands for tokens.
 package token
 
 import (

@@ -1,4 +1,5 @@
-package token
+// Package policy is the commands for policies, and for the questions that they answer: who may do what, and why not.
+package policy
 
 import (
 	"fmt"
@@ -10,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// PolicyCommand is the group for policies.
-func PolicyCommand(s *client.Session) *cobra.Command {
+// Command is the group for policies.
+func Command(s *client.Session) *cobra.Command {
 	group := &cobra.Command{Use: "policy", Short: "Work with policies"}
 	group.AddCommand(policyList(s), policyRead(s), policyWrite(s), policyDelete(s))
 	return group
