@@ -87,7 +87,7 @@ func (n Namespace) IsRoot() bool { return n.Path == "" }
 
 // Caller is the authenticated identity behind a request.
 type Caller struct {
-	TokenID     string // the name under which the token is stored, not the token itself
+	TokenID     string    // the name under which the token is stored, not the token itself
 	Home        Namespace // where the token lives: that of the request, or one above it
 	Accessor    string
 	DisplayName string
@@ -113,4 +113,7 @@ type Mount struct {
 	MaxTTL      time.Duration
 	Local       bool
 	SealWrap    bool
+	// TokenType is the type of token that logins get: service, batch, default-service or default-batch; empty is the same
+	// as default-service.
+	TokenType string
 }

@@ -172,7 +172,7 @@ func newTable(r record, defaults Defaults) *Table {
 		e := *stored
 		defaultTTL, maxTTL := e.Config.ttls(defaults)
 		e.mount = &conclave.Mount{UUID: e.UUID, Path: e.Path, Kind: e.Kind, Accessor: e.Accessor, Description: e.Description,
-			Options: e.Options, DefaultTTL: defaultTTL, MaxTTL: maxTTL, Local: e.Local, SealWrap: e.SealWrap}
+			Options: e.Options, DefaultTTL: defaultTTL, MaxTTL: maxTTL, Local: e.Local, SealWrap: e.SealWrap, TokenType: e.Config.TokenType}
 		t.entries[i], t.byPath[strings.TrimSuffix(e.Path, "/")] = &e, &e
 	}
 	return t

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"conclave"
+	"conclave/engine/cubbyhole"
 	"conclave/engine/kv"
 	"conclave/fsm"
 	"conclave/identity"
@@ -92,10 +93,19 @@ func (noMounts) ByAccessor(conclave.View, string) (path, kind string, local, ok 
 
 func (noSudo) Touches(context.Context, string) bool { return false }
 
-// anyKV knows one engine.
+// anyKV knows one engine and one auth method.
 type anyKV struct{}
 
-func (anyKV) Plugin(_ string, auth bool) (conclave.Plugin, bool) { return kv.Plugin(), !auth }
+func (anyKV) Plugin(_ string, auth bool) (conclave.Plugin, bool) {
+	if auth {
+		return knockPlugin(nil), true
+	}
+	return kv.Plugin(), true
+}
+
+func knockPlugin(opened *atomic.Int64) conclave.Plugin {
+	return conclave.Plugin{Kind: "knock", Auth: true, Open: func(map[string]string) (conclave.Engine, error) { return knocker{opened}, nil }}
+}
 
 // house is a pipeline with the auth method mounted at auth/door/.
 type house struct {
@@ -109,8 +119,8 @@ func newHouse(t *testing.T) *house {
 	d := newDuo(t)
 	s := store.New(d.follower, d, time.Now)
 	opened := &atomic.Int64{}
-	plugin := conclave.Plugin{Kind: "knock", Auth: true, Open: func(map[string]string) (conclave.Engine, error) { return knocker{opened}, nil }}
-	p := New(Config{Store: s, Recorder: NewRecorder("n1"), Gate: &Gate{}, Policies: policy.NewCache(), Plugins: []conclave.Plugin{plugin, kv.Plugin()},
+	plugin := knockPlugin(opened)
+	p := New(Config{Store: s, Recorder: NewRecorder("n1"), Gate: &Gate{}, Policies: policy.NewCache(), Plugins: []conclave.Plugin{plugin, kv.Plugin(), cubbyhole.Plugin()},
 		System: slices.Concat(policy.Routes(), namespaceRoutes(), mount.Routes(mount.Setup{Plugins: anyKV{}, Access: noSudo{}, Namespaces: namespaceAt, Random: rand.Reader}),
 			[]conclave.Route{conclave.ReadRoute(conclave.Read, "cluster-wide", "Is the root namespace's.",
 				func(context.Context, conclave.View, *conclave.None) (*conclave.None, error) { return nil, nil }).With(conclave.OfCluster)}),

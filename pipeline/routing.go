@@ -32,6 +32,8 @@ type routing struct {
 	opened   openedMounts
 }
 
+var errBatchCubbyhole = conclave.Errorf(conclave.Invalid, `cubbyhole operations are only supported by "service" type tokens`)
+
 // pluginKey names a plug-in: a secrets engine and an auth method may have the same kind.
 type pluginKey struct {
 	kind string
@@ -147,8 +149,11 @@ func (t *target) open(tx *store.Tx, caller *conclave.Caller) (*store.View, error
 	}
 	prefix := ""
 	if t.perCaller {
-		if caller == nil {
+		switch {
+		case caller == nil:
 			return nil, errDenied
+		case caller.Type == "batch":
+			return nil, errBatchCubbyhole
 		}
 		prefix = caller.TokenID + "/"
 	}

@@ -25,7 +25,7 @@ type createInput struct {
 	Renewable       *bool             `json:"renewable" doc:"Whether the token can be renewed; true if not given."`
 	TTL             time.Duration     `json:"ttl" doc:"Time to live, such as 1h; the mount's default if not given."`
 	Lease           time.Duration     `json:"lease" doc:"An old name of ttl."`
-	Type            string            `json:"type" doc:"The type of token; service is the only one."`
+	Type            string            `json:"type" doc:"The type of token: service, or batch, which is stored nowhere and can be neither renewed nor revoked."`
 	ExplicitMaxTTL  time.Duration     `json:"explicit_max_ttl" doc:"An end that no renewal can pass, counted from creation."`
 	DisplayName     string            `json:"display_name" doc:"A name for the audit log; token- is put before it."`
 	NumUses         int               `json:"num_uses" doc:"Requests that the token can make; 0 is unlimited."`
@@ -70,13 +70,16 @@ func (s *routes) issue(ctx context.Context, tx conclave.Tx, in *createInput, min
 	if err := in.check(sudo); err != nil {
 		return nil, err
 	}
-	r := &Record{Path: path, Metadata: in.Metadata, NumUses: in.NumUses, Renewable: in.Renewable == nil || *in.Renewable,
-		DisplayName: displayName(in.DisplayName), ExplicitMax: in.ExplicitMaxTTL, Period: in.Period, BoundCIDRs: parent.BoundCIDRs}
+	r := &Record{Path: path, Metadata: in.Metadata, NumUses: in.NumUses, Renewable: in.Type != batch && (in.Renewable == nil || *in.Renewable),
+		Batch: in.Type == batch, DisplayName: displayName(in.DisplayName), ExplicitMax: in.ExplicitMaxTTL, Period: in.Period, BoundCIDRs: parent.BoundCIDRs}
 	if !in.NoParent && !orphan {
 		r.bind(tx, parent)
 	}
 	if r.Policies, err = in.policies(parent, sudo); err != nil {
 		return nil, err
+	}
+	if r.Batch && r.Root() {
+		return nil, conclave.Errorf(conclave.Invalid, "batch tokens cannot be root tokens")
 	}
 	warnings, err := in.decideTTL(tx, parent, r)
 	if err != nil {
@@ -88,12 +91,12 @@ func (s *routes) issue(ctx context.Context, tx conclave.Tx, in *createInput, min
 		}
 		minted.Secret = in.ID
 	}
-	minted = minted.In(tx.Namespace())
-	if err := Create(tx, minted, r); err != nil {
+	secret, err := issue(tx, minted, r)
+	if err != nil {
 		return nil, err
 	}
 	auth := r.auth(r.TTL)
-	auth.ClientToken = minted.Secret
+	auth.ClientToken = secret
 	return &conclave.Response{Auth: auth, Warnings: warnings}, nil
 }
 
@@ -101,8 +104,11 @@ func (s *routes) issue(ctx context.Context, tx conclave.Tx, in *createInput, min
 // all that matters of it is known from the request.
 func (s *routes) parent(ctx context.Context, tx conclave.Tx, path string) (*Record, bool, error) {
 	caller := tx.Caller()
-	if caller == nil {
+	switch {
+	case caller == nil:
 		return nil, false, denied()
+	case caller.Type == batch:
+		return nil, false, conclave.Errorf(conclave.Invalid, "batch tokens cannot create more tokens")
 	}
 	if caller.Home.ID != tx.Namespace().ID {
 		above := &Record{Name: caller.TokenID, Policies: caller.Policies, Guardian: &Guardian{caller.Home.ID, caller.TokenID}}
@@ -137,8 +143,16 @@ func (in *createInput) check(sudo bool) error {
 		in.TTL = in.Lease
 	}
 	switch {
-	case in.Type != "" && in.Type != service && in.Type != "default-service":
-		return conclave.Errorf(conclave.Invalid, "tokens have the type service")
+	case in.Type != "" && in.Type != service && in.Type != batch:
+		return conclave.Errorf(conclave.Invalid, "invalid 'token_type' value: tokens have the type service or batch")
+	case in.Type == batch && in.ExplicitMaxTTL != 0:
+		return conclave.Errorf(conclave.Invalid, "batch tokens cannot have %q set", "explicit_max_ttl")
+	case in.Type == batch && in.NumUses != 0:
+		return conclave.Errorf(conclave.Invalid, "batch tokens cannot have %q set", "num_uses")
+	case in.Type == batch && in.Period != 0:
+		return conclave.Errorf(conclave.Invalid, "batch tokens cannot have %q set", "period")
+	case in.Type == batch && !in.ID.Empty():
+		return conclave.Errorf(conclave.Invalid, "batch tokens cannot have %q set", "id")
 	case in.EntityAlias != "":
 		return conclave.Errorf(conclave.Invalid, "'entity_alias' is only allowed in combination with token role")
 	case in.NumUses < 0:
@@ -229,7 +243,7 @@ func displayName(given string) string {
 
 func checkID(id conclave.Secret) error {
 	text := id.Reveal()
-	if len(text) > MaxSecret || strings.ContainsAny(text, " \t\r\n/") || strings.HasPrefix(text, Prefix) || strings.HasPrefix(text, "hvb.") {
+	if len(text) > MaxSecret || strings.ContainsAny(text, " \t\r\n/") || strings.HasPrefix(text, Prefix) || strings.HasPrefix(text, BatchPrefix) {
 		return conclave.Errorf(conclave.Invalid, "a token id can't be longer than %d bytes, contain blanks or slashes, or begin with hvs. or hvb.", MaxSecret)
 	}
 	for _, r := range text {
@@ -243,6 +257,6 @@ func checkID(id conclave.Secret) error {
 // auth describes the token as logins and renewals are answered.
 func (r *Record) auth(ttl time.Duration) *conclave.Auth {
 	return &conclave.Auth{Accessor: r.Accessor, Policies: r.Policies, TokenPolicies: r.Policies, Metadata: r.Metadata,
-		EntityID: r.EntityID, TokenType: service, TTL: ttl, Renewable: r.Renewable && r.Expires != 0, Orphan: r.Orphan(), NumUses: r.NumUses,
+		EntityID: r.EntityID, TokenType: r.Type(), TTL: ttl, Renewable: r.Renewable && r.Expires != 0, Orphan: r.Orphan(), NumUses: r.NumUses,
 		DisplayName: r.DisplayName}
 }

@@ -15,5 +15,8 @@
 // node. What is left of the dead is cleared in bounded steps by [Tidy] and [Expire]. A parent that was revoked without
 // its children leaves a record that says so until each child is an orphan. The depth of a tree is at most [MaxDepth].
 //
-// What it doesn't do: batch tokens, token roles, leases of what a token has obtained.
+// A batch token is stored nowhere: it is its own record, sealed with a key of its namespace (token/batch). It lives until
+// its time comes or its parent ends, can't be renewed or revoked, and has neither accessor, uses nor children.
+//
+// What it doesn't do: leases of what a token has obtained.
 package token

@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,8 +42,14 @@ func Login(tx conclave.Tx, minted Minted, login *conclave.Login, granted Granted
 	if err := terms.Check(); err != nil {
 		return nil, err
 	}
-	if terms.Type == "batch" || terms.Type == "default-batch" {
-		return nil, conclave.Errorf(conclave.Invalid, "batch tokens are not made by this version: set token_type to service")
+	kind := typeOf(terms.Type, mount)
+	if kind == batch && terms.NumUses > 0 {
+		return nil, conclave.Errorf(conclave.Invalid, "batch tokens can't be limited in uses")
+	}
+	for _, name := range terms.Policies {
+		if slices.Contains(reserved, name) {
+			return nil, conclave.Errorf(conclave.Invalid, "cannot assign policy %q", name)
+		}
 	}
 	if len(login.Internal) > maxInternal {
 		return nil, conclave.Errorf(conclave.Internal, "the auth method keeps more than %d bytes in a token", maxInternal)
@@ -63,14 +70,34 @@ func Login(tx conclave.Tx, minted Minted, login *conclave.Login, granted Granted
 	t.wanted, t.created = terms.TTL.Duration(), tx.Now()
 	var warnings []string
 	r.TTL, warnings = t.ttl(tx.Now())
-	minted = minted.In(tx.Namespace())
-	if err := Create(tx, minted, r); err != nil {
+	if r.Batch = kind == batch; r.Batch {
+		r.Renewable = false
+	}
+	secret, err := issue(tx, minted, r)
+	if err != nil {
 		return nil, err
 	}
 	auth := r.auth(r.TTL)
-	auth.ClientToken = minted.Secret
+	auth.ClientToken = secret
 	auth.Policies = normalPolicies(append(append([]string{}, r.Policies...), granted.Policies...))
 	return &conclave.Response{Auth: auth, Warnings: warnings}, nil
+}
+
+// typeOf is the type of token that a login gets: what its terms say, unless the mount insists; default means the mount's.
+func typeOf(terms string, mount *conclave.Mount) string {
+	switch mount.TokenType {
+	case service, batch:
+		return mount.TokenType
+	case "default-batch":
+		if terms == service || terms == "default-service" {
+			return service
+		}
+		return batch
+	}
+	if terms == batch || terms == "default-batch" {
+		return batch
+	}
+	return service
 }
 
 // loginName is the display name of a login's token: where it was logged in, and as whom.

@@ -35,7 +35,10 @@ func (m Minted) In(namespace conclave.Namespace) Minted {
 // NamespaceID is the id that a secret ends in, empty for tokens of the root namespace. Nothing is proven by it: the token
 // must be found there.
 func NamespaceID(secret conclave.Secret) string {
-	text := strings.TrimPrefix(secret.Reveal(), Prefix)
+	text := secret.Reveal()
+	if strings.HasPrefix(text, Prefix) || strings.HasPrefix(text, BatchPrefix) {
+		text = text[len(Prefix):]
+	}
 	if at := strings.LastIndexByte(text, '.'); at >= 0 {
 		return text[at+1:]
 	}
@@ -78,6 +81,15 @@ func generateAccessor(random io.Reader) (string, error) {
 		}
 	}
 	return "", conclave.Errorf(conclave.Internal, "no randomness for an accessor")
+}
+
+// issue makes a token of either type and returns its secret.
+func issue(tx conclave.Tx, minted Minted, r *Record) (conclave.Secret, error) {
+	if r.Batch {
+		return sealBatch(tx, r)
+	}
+	minted = minted.In(tx.Namespace())
+	return minted.Secret, Create(tx, minted, r)
 }
 
 // Create stores a new token with its accessor, uses, place in the tree and expiry. It sets the record's name, accessor,

@@ -15,7 +15,7 @@ import (
 // Limits of tokens.
 const (
 	MaxDepth     = 64                         // ancestors of a token
-	MaxSecret    = 512                        // bytes of a token
+	MaxSecret    = 512                        // bytes of a service token
 	MaxPolicies  = 256                        // policies of a token
 	maxMetadata  = 64                         // entries of a token's metadata
 	maxText      = 512                        // bytes of a display name, or of a key or value of metadata
@@ -27,6 +27,7 @@ const (
 	rootPolicy    = "root"
 	defaultPolicy = "default"
 	service       = "service"
+	batch         = "batch"
 )
 
 // Record is what is stored of a token. Times are Unix nanoseconds. Records that are loaded are shared: they must not
@@ -52,12 +53,17 @@ type Record struct {
 	NumUses     int               `json:"num_uses,omitempty"` // at creation; 0 is unlimited
 	Renewable   bool              `json:"renewable,omitempty"`
 	BoundCIDRs  []netip.Prefix    `json:"bound_cidrs,omitempty"` // addresses that may use it; empty is all
+	// Role is the token role that it was made by.
+	Role string `json:"role,omitempty"`
 	// Origin is the login that the token comes from; nil for tokens that tokens made.
 	Origin *origin `json:"origin,omitempty"`
 	// Guardian is a token in a namespace above whose end is also this one's: that of who made it, or of who made its parent.
 	Guardian *Guardian `json:"guardian,omitempty"`
 	// Bridge marks a token that was revoked without its children: it is no token any more, and its children are orphans.
 	Bridge bool `json:"bridge,omitempty"`
+
+	// Batch marks a batch token, which isn't stored: this is what the token says of itself.
+	Batch bool `json:"-"`
 
 	caller *conclave.Caller
 }
@@ -124,9 +130,31 @@ func decode(name string, value []byte) (*Record, error) {
 	if !r.Bridge && (r.Accessor == "" || r.Created == 0) {
 		return nil, conclave.Errorf(conclave.Internal, "the stored record of a token is incomplete")
 	}
-	r.caller = &conclave.Caller{TokenID: name, Accessor: r.Accessor, DisplayName: r.DisplayName, EntityID: r.EntityID,
-		Policies: r.Policies, Root: r.Root(), Metadata: r.Metadata, Orphan: r.Orphan(), Type: service}
+	r.describe()
 	return r, nil
+}
+
+// describe makes the caller that the token stands for.
+func (r *Record) describe() {
+	r.caller = &conclave.Caller{TokenID: r.Name, Accessor: r.Accessor, DisplayName: r.DisplayName, EntityID: r.EntityID,
+		Policies: r.Policies, Root: r.Root(), Metadata: r.Metadata, Orphan: r.Orphan(), Type: r.Type()}
+}
+
+// Type is "service" or "batch".
+func (r *Record) Type() string {
+	if r.Batch {
+		return batch
+	}
+	return service
+}
+
+// Owner is the stored token that leases of this one end with: itself, or the parent of a batch token; empty for batch
+// tokens without one.
+func (r *Record) Owner() string {
+	if r.Batch {
+		return r.Parent
+	}
+	return r.Name
 }
 
 func store(tx conclave.Tx, r *Record) error {
@@ -148,7 +176,7 @@ func alive(view conclave.View, r *Record) (bool, error) {
 			return false, err
 		}
 		if parent.Bridge {
-			return true, nil
+			return !r.Batch, nil // orphans of a token that was revoked alone; a batch token can't become one
 		}
 		if parent.expired(view) {
 			return false, nil
@@ -173,14 +201,23 @@ func find(view conclave.View, name string) (*Record, error) {
 	return r, nil
 }
 
-// Authenticate finds the caller behind a secret among the tokens of a namespace, home, whose system space is viewed. A token that is unknown, revoked, expired or used from an address that
-// it isn't bound to is Denied, always alike. What was read, up to the root of the token's tree, is noted by the view.
-// The use of a token with limited uses is taken by [Spend].
-func Authenticate(view conclave.View, home conclave.Namespace, secret conclave.Secret) (*conclave.Caller, *Record, error) {
-	if secret.Empty() || len(secret.Reveal()) > MaxSecret {
-		return nil, nil, denied()
+// seek returns the live token behind a secret, nil if there is none.
+func seek(view conclave.View, secret conclave.Secret) (*Record, error) {
+	switch {
+	case isBatch(secret):
+		return openBatch(view, secret)
+	case secret.Empty() || len(secret.Reveal()) > MaxSecret:
+		return nil, nil
 	}
-	r, err := find(view, NameOf(secret))
+	return find(view, NameOf(secret))
+}
+
+// Authenticate finds the caller behind a secret among the tokens of a namespace, home, whose system space is viewed. A
+// token that is unknown, revoked, expired or used from an address that it isn't bound to is Denied, always alike. What
+// was read, up to the root of the token's tree, is noted by the view. The use of a token with limited uses is taken by
+// [Spend].
+func Authenticate(view conclave.View, home conclave.Namespace, secret conclave.Secret) (*conclave.Caller, *Record, error) {
+	r, err := seek(view, secret)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -42,6 +42,8 @@ func Routes(access Access, logins Logins, random io.Reader) []conclave.Route {
 	}
 }
 
+var errBatchStays = conclave.Errorf(conclave.Invalid, "batch tokens cannot be revoked")
+
 type tokenInput struct {
 	Token conclave.Secret `json:"token" doc:"The token."`
 }
@@ -80,6 +82,7 @@ type lookupOutput struct {
 	Path           string            `json:"path" doc:"The path of the request that made it."`
 	Period         int64             `json:"period,omitempty" doc:"Each renewal sets its time to live to this, seconds."`
 	Policies       []string          `json:"policies" doc:"The policies that it has."`
+	Role           string            `json:"role,omitempty" doc:"The token role that it was made by."`
 	Renewable      bool              `json:"renewable" doc:"Whether it can be renewed."`
 	TTL            int64             `json:"ttl" doc:"Time left, seconds; 0 is no end."`
 	Type           string            `json:"type" doc:"The type of token."`
@@ -91,7 +94,13 @@ func (s *routes) self(view conclave.View) (*Record, error) {
 	if caller == nil {
 		return nil, denied()
 	}
-	r, err := find(view, caller.TokenID)
+	var r *Record
+	var err error
+	if caller.Type == batch {
+		r, err = openBatch(view, secretOf(view))
+	} else {
+		r, err = find(view, caller.TokenID)
+	}
 	if err == nil && r == nil {
 		err = denied()
 	}
@@ -111,10 +120,7 @@ func bySecret(view conclave.View, secret conclave.Secret) (*Record, error) {
 	if secret.Empty() {
 		return nil, conclave.Errorf(conclave.Invalid, "missing token ID")
 	}
-	if len(secret.Reveal()) > MaxSecret {
-		return nil, nil
-	}
-	r, err := find(view, NameOf(secret))
+	r, err := seek(view, secret)
 	if err != nil || r == nil {
 		return nil, err
 	}
@@ -209,7 +215,7 @@ func describe(view conclave.View, r *Record, id string) (*lookupOutput, error) {
 	created := time.Unix(0, r.Created).UTC()
 	out := &lookupOutput{Accessor: r.Accessor, CreationTime: created.Unix(), CreationTTL: seconds(r.TTL), DisplayName: r.DisplayName,
 		EntityID: r.EntityID, ExplicitMaxTTL: seconds(r.ExplicitMax), ID: id, Meta: r.Metadata, NumUses: left, Orphan: orphan,
-		Path: r.Path, Period: seconds(r.Period), Policies: r.Policies, Type: service}
+		Path: r.Path, Period: seconds(r.Period), Policies: r.Policies, Type: r.Type(), Role: r.Role}
 	for _, prefix := range r.BoundCIDRs {
 		out.BoundCIDRs = append(out.BoundCIDRs, prefix.String())
 	}
@@ -260,6 +266,9 @@ func (s *routes) renewAccessor(ctx context.Context, tx conclave.Tx, in *renewAcc
 }
 
 func (s *routes) prolong(ctx context.Context, tx conclave.Tx, r *Record, increment time.Duration, secret conclave.Secret) (*conclave.Response, error) {
+	if r.Batch {
+		return nil, conclave.Errorf(conclave.Invalid, "batch tokens cannot be renewed")
+	}
 	if !r.Renewable || r.Expires == 0 {
 		return nil, conclave.Errorf(conclave.Invalid, "lease is not renewable")
 	}
@@ -297,6 +306,13 @@ func (s *routes) revoke(_ context.Context, tx conclave.Tx, in *tokenInput) (*con
 	if in.Token.Empty() {
 		return nil, conclave.Errorf(conclave.Invalid, "missing token ID")
 	}
+	if isBatch(in.Token) {
+		r, err := seek(tx, in.Token)
+		if err == nil && r != nil {
+			err = errBatchStays
+		}
+		return nil, err
+	}
 	return nil, Revoke(tx, NameOf(in.Token))
 }
 
@@ -304,6 +320,9 @@ func (s *routes) revokeSelf(_ context.Context, tx conclave.Tx, _ *conclave.None)
 	r, err := s.self(tx)
 	if err != nil {
 		return nil, err
+	}
+	if r.Batch {
+		return nil, errBatchStays
 	}
 	return nil, Revoke(tx, r.Name)
 }
@@ -323,6 +342,9 @@ func (s *routes) revokeOrphan(_ context.Context, tx conclave.Tx, in *tokenInput)
 	}
 	if r == nil {
 		return nil, conclave.Errorf(conclave.Invalid, "token to revoke not found")
+	}
+	if r.Batch {
+		return nil, errBatchStays
 	}
 	return nil, RevokeOrphan(tx, r.Name)
 }
