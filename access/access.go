@@ -47,19 +47,33 @@ func (s *Service) Allows(view conclave.View, op conclave.Operation, path string)
 	case caller.Home.ID != view.Namespace().ID:
 		return false, nil
 	}
-	var resolver policy.Resolver
-	if caller.EntityID != "" {
-		who, err := identity.Of(view, caller.EntityID)
-		if err != nil || who == nil {
-			return false, err
-		}
-		resolver = who
-	}
-	acl, err := s.cache.ACLFor(resolver, view, slices.Concat(caller.Policies, caller.IdentityPolicies))
+	grant, err := s.grant(view, caller)
 	if err != nil {
 		return false, err
 	}
-	return acl.Allows(policy.Check{Path: path, Operation: op}).Allowed, nil
+	return grant.Allows(policy.Check{Path: path, Operation: op}).Allowed, nil
+}
+
+// grant is what the caller of a token that lives in the viewed namespace may do there: as the pipeline finds it out for
+// requests.
+func (s *Service) grant(view conclave.View, caller *conclave.Caller) (*policy.Grant, error) {
+	names := caller.Policies
+	var resolver policy.Resolver
+	if caller.EntityID != "" {
+		who, err := identity.Of(view, caller.EntityID)
+		if err != nil {
+			return nil, err
+		}
+		if who == nil || who.Disabled {
+			return &policy.Grant{ACL: policy.Compile()}, nil
+		}
+		names, resolver = policy.Together(names, who.Policies), who
+	}
+	acl, err := s.cache.ACLFor(resolver, view, names)
+	if err != nil {
+		return nil, err
+	}
+	return &policy.Grant{ACL: acl}, nil
 }
 
 // Question names the paths that are asked about.
@@ -87,7 +101,7 @@ func (s *Service) Routes() []conclave.Route {
 		conclave.ReadRoute(conclave.Update, "capabilities", "What a token may do on paths.", s.ofToken),
 		conclave.ReadRoute(conclave.Update, "capabilities-accessor", "What the token behind an accessor may do on paths.", s.ofAccessor),
 	}
-	return append(routes, s.explainRoute())
+	return append(routes, resultantRoute(), s.explainRoute())
 }
 
 func (s *Service) self(ctx context.Context, _ conclave.View, in *Question) (*conclave.Response, error) {
@@ -117,11 +131,11 @@ func (s *Service) ofAccessor(_ context.Context, view conclave.View, in *Accessor
 }
 
 func (s *Service) of(view conclave.View, caller *conclave.Caller, q *Question) (*conclave.Response, error) {
-	acl, err := s.cache.ACL(view, caller.Policies)
+	grant, err := s.grant(view, caller)
 	if err != nil {
 		return nil, err
 	}
-	return q.answer(&policy.Grant{ACL: acl})
+	return q.answer(grant)
 }
 
 // answer has one member a path, and "capabilities" as well when there is one path.

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"encoding/json"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -70,12 +69,8 @@ func (r *run) grant(home *level, caller *conclave.Caller) error {
 			r.call.denial = &audit.Denial{Reason: audit.DeniedIdentity}
 			return errDenied
 		}
-		caller.EntityID, caller.IdentityPolicies, resolver = who.ID, withoutRoot(who.Policies), who
-		if len(caller.IdentityPolicies) > 0 {
-			names = slices.Concat(names, caller.IdentityPolicies)
-			slices.Sort(names)
-			names = slices.Compact(names)
-		}
+		caller.EntityID, caller.IdentityPolicies, resolver = who.ID, policy.WithoutRoot(who.Policies), who
+		names = policy.Together(names, caller.IdentityPolicies)
 	}
 	acl, err := r.pipeline.policies.ACLFor(resolver, home.system, names)
 	if err != nil {
@@ -83,15 +78,6 @@ func (r *run) grant(home *level, caller *conclave.Caller) error {
 	}
 	r.call.grant = &policy.Grant{ACL: acl, Prefix: strings.TrimPrefix(r.request.Namespace, home.Path)}
 	return nil
-}
-
-// withoutRoot is policies without root, which only tokens have.
-func withoutRoot(names []string) []string {
-	isRoot := func(name string) bool { return policy.NormalName(name) == policy.Root }
-	if !slices.ContainsFunc(names, isRoot) {
-		return names
-	}
-	return slices.DeleteFunc(slices.Clone(names), isRoot)
 }
 
 // guarded refuses a token whose end is that of a token in a namespace above, once that has come.

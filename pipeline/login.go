@@ -6,6 +6,7 @@ import (
 	"conclave"
 	"conclave/identity"
 	"conclave/mount"
+	"conclave/policy"
 	"conclave/store"
 	"conclave/token"
 )
@@ -31,7 +32,7 @@ func (r *run) login(tx *store.Tx, resp *conclave.Response) (*conclave.Response, 
 	if err != nil {
 		return nil, err
 	}
-	granted := token.Granted{EntityID: who.EntityID, Policies: withoutRoot(who.Policies)}
+	granted := token.Granted{EntityID: who.EntityID, Policies: policy.WithoutRoot(who.Policies)}
 	made, err := token.Login(c.here().system, *r.minted, resp.Login, granted, c.mount, r.request.Path)
 	if err != nil {
 		return nil, err

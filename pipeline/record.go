@@ -3,7 +3,6 @@ package pipeline
 import (
 	"crypto/x509"
 	"encoding/json"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"conclave/audit"
 	"conclave/crypto"
 	"conclave/fsm"
+	"conclave/policy"
 	"conclave/store"
 )
 
@@ -116,12 +116,7 @@ func (c *call) namespaceID() string {
 }
 
 func authOf(caller *conclave.Caller) *conclave.Auth {
-	policies := caller.Policies
-	if len(caller.IdentityPolicies) > 0 {
-		policies = slices.Concat(policies, caller.IdentityPolicies)
-		slices.Sort(policies)
-		policies = slices.Compact(policies)
-	}
+	policies := policy.Together(caller.Policies, caller.IdentityPolicies)
 	return &conclave.Auth{Accessor: caller.Accessor, Policies: policies, TokenPolicies: caller.Policies,
 		Metadata: caller.Metadata, EntityID: caller.EntityID, TokenType: caller.Type, Orphan: caller.Orphan,
 		DisplayName: caller.DisplayName}

@@ -273,10 +273,10 @@ func (a *ACL) Touches(mount string) bool {
 	if a.root {
 		return true
 	}
-	if r := a.best(mount); r != nil && !r.denies() && r.capabilities != 0 {
+	grants := func(r *rule) bool { return r != nil && !r.denies() && r.capabilities != 0 }
+	if grants(a.best(mount)) || grants(a.covering(mount)) {
 		return true
 	}
-	grants := func(r *rule) bool { return !r.denies() && r.capabilities != 0 }
 	for path, r := range a.exact {
 		if grants(r) && (strings.HasPrefix(path, mount) || path+"/" == mount) {
 			return true
@@ -294,8 +294,20 @@ func (a *ACL) Touches(mount string) bool {
 
 // overruled reports whether a denial of everything under mount comes before a rule with "+".
 func (a *ACL) overruled(r *rule, mount string) bool {
-	best := a.best(mount)
-	return best != nil && best.denies() && best.glob && best.compare(&r.pattern) > 0
+	best := a.covering(mount)
+	return best != nil && best.denies() && best.compare(&r.pattern) > 0
+}
+
+// covering finds the rule that decides what is below a directory where no other rule does: of those that match all that
+// is there, the one of highest priority.
+func (a *ACL) covering(dir string) *rule {
+	found := a.prefix(dir)
+	for _, r := range a.segments {
+		if r.glob && r.matches(dir) && (found == nil || found.compare(&r.pattern) < 0) {
+			return r
+		}
+	}
+	return found
 }
 
 // rule finds the one rule that decides an operation on a path.
@@ -327,17 +339,21 @@ func (a *ACL) rule(path string, op conclave.Operation) *rule {
 	return outer
 }
 
-// best finds the rule with wildcards of highest priority.
-func (a *ACL) best(path string) *rule {
-	var found *rule
+// prefix finds the longest rule without "+" that ends in "*" and matches path.
+func (a *ACL) prefix(path string) *rule {
 	for _, n := range a.lengths {
 		if n <= len(path) {
 			if r := a.prefixes[path[:n]]; r != nil {
-				found = r
-				break
+				return r
 			}
 		}
 	}
+	return nil
+}
+
+// best finds the rule with wildcards of highest priority.
+func (a *ACL) best(path string) *rule {
+	found := a.prefix(path)
 	for _, r := range a.segments {
 		if found != nil && found.compare(&r.pattern) > 0 {
 			break
@@ -347,4 +363,31 @@ func (a *ACL) best(path string) *rule {
 		}
 	}
 	return found
+}
+
+// Summary is what an ACL says about one pattern.
+type Summary struct {
+	Pattern      string // templates in it are resolved
+	Capabilities Capability
+	Limits       *Limits // must not be changed
+	Sources      []Source
+}
+
+// Root reports whether the ACL allows everything.
+func (a *ACL) Root() bool { return a.root }
+
+// Summaries lists the merged rules, by pattern.
+func (a *ACL) Summaries() []Summary {
+	all := make([]Summary, 0, len(a.exact)+len(a.prefixes)+len(a.segments))
+	add := func(r *rule) { all = append(all, Summary{r.text, r.capabilities, &r.limits, r.sources}) }
+	for _, table := range []map[string]*rule{a.exact, a.prefixes} {
+		for _, r := range table {
+			add(r)
+		}
+	}
+	for _, r := range a.segments {
+		add(r)
+	}
+	slices.SortFunc(all, func(x, y Summary) int { return strings.Compare(x.Pattern, y.Pattern) })
+	return all
 }

@@ -255,7 +255,7 @@ func TestTouches(t *testing.T) {
 		{[]string{"secret/ list"}, true}, {[]string{"secret/+/x/y* read"}, true},
 		{[]string{"secre read"}, false}, {[]string{"secret2/* read"}, false}, {[]string{"secret/* deny"}, false},
 		{[]string{"secret/* deny", "* read"}, false}, {[]string{"other/+/x read"}, false}, {nil, false},
-		{[]string{"secret/* deny", "secret/foo read"}, true}, {[]string{"secret/* deny", "+/foo read"}, false},
+		{[]string{"sec* read", "secret/+"}, true}, {[]string{"secret/* deny", "secret/foo read"}, true}, {[]string{"secret/* deny", "+/foo read"}, false},
 	}
 	for _, test := range tests {
 		if got := rules(t, test.lines...).Touches("secret/"); got != test.want {

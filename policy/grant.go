@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"slices"
 
 	"conclave"
 )
@@ -29,6 +30,26 @@ func (g *Grant) Touches(mount string) bool { return g.ACL.Touches(g.Prefix + mou
 // Sudo reports whether the capability sudo is given on a path.
 func (g *Grant) Sudo(path string) bool {
 	return g.Allows(Check{Path: path, Operation: conclave.Update, Sudo: true}).Allowed
+}
+
+// Together are the policies of a token and those of the identity behind it, sorted, each once. Root is a token's own or
+// nobody's: what an identity says of it is passed over.
+func Together(own, behind []string) []string {
+	if len(behind) == 0 {
+		return own
+	}
+	all := slices.Concat(own, WithoutRoot(behind))
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// WithoutRoot is names without root in any spelling. The result may be names itself.
+func WithoutRoot(names []string) []string {
+	isRoot := func(name string) bool { return NormalName(name) == Root }
+	if !slices.ContainsFunc(names, isRoot) {
+		return names
+	}
+	return slices.DeleteFunc(slices.Clone(names), isRoot)
 }
 
 type grantKey struct{}

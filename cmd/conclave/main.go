@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"conclave/cmd/conclave/access"
 	"conclave/cmd/conclave/audit"
 	"conclave/cmd/conclave/client"
 	"conclave/cmd/conclave/kv"
@@ -121,7 +122,7 @@ func newRoot(s *client.Session) *cobra.Command {
 	}
 	add("data", logical.Commands(s)...)
 	add("data", kv.Command(s), secrets.Command(s))
-	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), policy.Command(s), policy.Why(s), audit.Command(s))
+	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), policy.Command(s), access.Why(s), audit.Command(s))
 	for _, newCommand := range serverCommands {
 		add("cluster", newCommand())
 	}
