@@ -110,6 +110,17 @@ func (s *Session) Client() (*api.Client, error) {
 	return c, nil
 }
 
+// Connected is what a command runs that begins by connecting.
+func (s *Session) Connected(run func(ctx context.Context, c *api.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := s.Client()
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), c, args)
+	}
+}
+
 // ClientAt is Client with an address of its own.
 func (s *Session) ClientAt(address string) (*api.Client, error) {
 	c, err := s.Client()

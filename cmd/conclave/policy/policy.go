@@ -1,32 +1,31 @@
-// Package policy is the commands for policies, and for the questions that they answer: who may do what, and why not.
+// Package policy is the commands for policies, which say what tokens may do.
 package policy
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
 
 	"conclave/cmd/conclave/client"
+	"conclave/policy"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
 )
 
-// Command is the group for policies.
+// Command is the group.
 func Command(s *client.Session) *cobra.Command {
 	group := &cobra.Command{Use: "policy", Short: "Work with policies"}
-	group.AddCommand(policyList(s), policyRead(s), policyWrite(s), policyDelete(s))
+	group.AddCommand(list(s), read(s), write(s), remove(s), format(s))
 	return group
 }
 
-func policyList(s *client.Session) *cobra.Command {
+func list(s *client.Session) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the policies", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := s.Client()
-			if err != nil {
-				return err
-			}
-			names, err := c.Sys().ListPoliciesWithContext(cmd.Context())
+		RunE: s.Connected(func(ctx context.Context, c *api.Client, _ []string) error {
+			names, err := c.Sys().ListPoliciesWithContext(ctx)
 			if err != nil {
 				return err
 			}
@@ -35,20 +34,16 @@ func policyList(s *client.Session) *cobra.Command {
 					fmt.Fprintln(w, name)
 				}
 			})
-		},
+		}),
 	}
 }
 
-func policyRead(s *client.Session) *cobra.Command {
+func read(s *client.Session) *cobra.Command {
 	return &cobra.Command{
 		Use: "read NAME", Short: "Show a policy", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.Client()
-			if err != nil {
-				return err
-			}
-			name := strings.ToLower(strings.TrimSpace(args[0]))
-			rules, err := c.Sys().GetPolicyWithContext(cmd.Context(), name)
+		RunE: s.Connected(func(ctx context.Context, c *api.Client, args []string) error {
+			name := policy.NormalName(args[0])
+			rules, err := c.Sys().GetPolicyWithContext(ctx, name)
 			if err != nil {
 				return err
 			}
@@ -56,11 +51,11 @@ func policyRead(s *client.Session) *cobra.Command {
 				return client.Remotef("there is no policy %s", name)
 			}
 			return s.Print(map[string]string{"policy": rules}, func(w io.Writer) { fmt.Fprintln(w, strings.TrimRight(rules, "\n")) })
-		},
+		}),
 	}
 }
 
-func policyWrite(s *client.Session) *cobra.Command {
+func write(s *client.Session) *cobra.Command {
 	return &cobra.Command{
 		Use: "write NAME FILE", Short: "Make or replace a policy with the rules in a file", Args: cobra.ExactArgs(2),
 		Long: "Make or replace a policy with the rules in a file; - is standard input.",
@@ -73,7 +68,7 @@ func policyWrite(s *client.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			name := strings.ToLower(strings.TrimSpace(args[0]))
+			name := policy.NormalName(args[0])
 			if err := c.Sys().PutPolicyWithContext(cmd.Context(), name, rules); err != nil {
 				return err
 			}
@@ -82,19 +77,15 @@ func policyWrite(s *client.Session) *cobra.Command {
 	}
 }
 
-func policyDelete(s *client.Session) *cobra.Command {
+func remove(s *client.Session) *cobra.Command {
 	return &cobra.Command{
 		Use: "delete NAME", Short: "Delete a policy", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.Client()
-			if err != nil {
-				return err
-			}
-			name := strings.ToLower(strings.TrimSpace(args[0]))
-			if err := c.Sys().DeletePolicyWithContext(cmd.Context(), name); err != nil {
+		RunE: s.Connected(func(ctx context.Context, c *api.Client, args []string) error {
+			name := policy.NormalName(args[0])
+			if err := c.Sys().DeletePolicyWithContext(ctx, name); err != nil {
 				return err
 			}
 			return s.Done("Success! Deleted policy: %s", name)
-		},
+		}),
 	}
 }
