@@ -114,6 +114,11 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, id string) int 
 		}
 		return e.serveStatus(w, r, req)
 	}
+	if e.admit != nil {
+		if err := e.admit(r.Context(), req, header.Set); err != nil {
+			return e.refuse(w, id, err)
+		}
+	}
 	if !e.inFlight.take(1) {
 		return e.refuse(w, id, errBusy)
 	}

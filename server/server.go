@@ -53,6 +53,9 @@ type Config struct {
 	Metrics http.Handler
 	// AuthorizeMetrics decides who may read them on listeners that don't leave them open. Nil: nobody.
 	AuthorizeMetrics func(ctx context.Context, req *conclave.Request) error
+	// Admit decides, before the body is read, whether a request goes on; what it says instead is the answer. It may set
+	// headers of that, and of the answer to what goes on. Status paths aren't asked about. Nil: all go on.
+	Admit func(ctx context.Context, req *conclave.Request, setHeader func(name, value string)) error
 	// Unread is told why a request was refused before Handler or an operation of the server's own has seen it. Nil: nobody.
 	Unread func(err error)
 	// Ceremony is told of each init and each share of the unseal key that was answered, whatever came of it. Nil: nobody.
@@ -80,6 +83,7 @@ type Server struct {
 	healthLeaderOnly bool
 	metrics          http.Handler
 	authorizeMetrics func(context.Context, *conclave.Request) error
+	admit            func(context.Context, *conclave.Request, func(name, value string)) error
 	unread           func(error)
 	ceremony         func()
 	headers          func() []string
@@ -104,7 +108,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{handler: c.Handler, vault: c.Vault, build: c.Build, log: c.Logger, limits: c.Limits.withDefaults(),
 		healthLeaderOnly: c.HealthLeaderOnly, metrics: c.Metrics, authorizeMetrics: c.AuthorizeMetrics, headers: c.Headers,
-		unread: c.Unread, ceremony: c.Ceremony, now: c.Now, newID: c.NewID}
+		admit: c.Admit, unread: c.Unread, ceremony: c.Ceremony, now: c.Now, newID: c.NewID}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}

@@ -24,6 +24,7 @@ import (
 	"conclave/namespace"
 	"conclave/pipeline"
 	"conclave/policy"
+	"conclave/quota"
 	"conclave/seal"
 	"conclave/server"
 	"conclave/server/config"
@@ -50,6 +51,7 @@ type daemon struct {
 	metrics  *metrics
 	gate     *pipeline.Gate
 	devices  deviceSet
+	quotas   *quotas
 	sealed   chan struct{} // closed when the vault was sealed and the process is to be replaced
 }
 
@@ -106,6 +108,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 		return nil, err
 	}
 	d.cluster.Handle(callWritten, d.answerWritten)
+	d.quotas = newQuotas(d)
 	d.recorder = pipeline.NewRecorder(d.cluster.Self().NodeID)
 	d.gaps = pipeline.NewGaps(time.Now)
 	policies := policy.NewCache()
@@ -120,7 +123,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	d.server, err = server.New(server.Config{
 		Handler: d.pipeline, Vault: &vaultStatus{d}, Build: d.build(), Logger: log.Named("server"),
 		Limits: server.Limits{Duration: settings.MaxRequestDuration}, HealthLeaderOnly: settings.HealthLeaderOnly, Metrics: d.metrics.handler(d), AuthorizeMetrics: d.authorizeMetrics,
-		Unread: d.countUnread, Ceremony: func() { d.gaps.Note(pipeline.Ceremony) },
+		Admit: d.quotas.admit, Unread: d.countUnread, Ceremony: func() { d.gaps.Note(pipeline.Ceremony) },
 	})
 	return d, err
 }
@@ -144,6 +147,7 @@ func (d *daemon) clusterRoutes() []conclave.Route {
 	routes = append(routes, d.cluster.Routes()...)
 	routes = append(routes, d.auditLogRoutes()...)
 	routes = append(routes, d.epochRoutes()...)
+	routes = append(routes, quota.Routes(quota.Setup{Locate: locateQuota})...)
 	routes = append(routes, metricsRoute(), hostInfoRoute())
 	for i := range routes {
 		routes[i].Cluster = true
@@ -181,6 +185,8 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	group.Go(func() error { return d.server.Serve(ctx, listeners...) })
 	group.Go(func() error { return d.followDevices(ctx) })
 	group.Go(func() error { return d.followGaps(ctx) })
+	group.Go(func() error { return d.quotas.follow(ctx) })
+	group.Go(func() error { return d.quotas.limiter.Run(ctx) })
 	defer d.closeGaps()
 	group.Go(func() error { return d.keepOpening(ctx, keepSealed) })
 	group.Go(func() error {
@@ -198,6 +204,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	d.cluster.WhileLeader("members", d.signMembers)
 	d.cluster.WhileLeader("audit epochs", d.keepEpochsShort)
 	d.cluster.WhileLeader("audit keys", d.dropAuditKeys)
+	d.cluster.WhileLeader("rate limits", d.quotas.ledger.Lead)
 	return group.Wait()
 }
 

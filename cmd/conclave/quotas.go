@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+	"time"
+
+	"conclave"
+	"conclave/cluster"
+	"conclave/mount"
+	"conclave/namespace"
+	"conclave/quota"
+)
+
+const (
+	// callTokens asks the leader's ledger for tokens of rate limits. It works sealed.
+	callTokens = "quota.tokens"
+	// quotaPoll is the time in which a node comes to know of a quota that it has applied.
+	quotaPoll = 50 * time.Millisecond
+)
+
+// quotas holds requests against the quotas.
+type quotas struct {
+	daemon  *daemon
+	ledger  *quota.Ledger
+	limiter *quota.Limiter
+}
+
+func newQuotas(d *daemon) *quotas {
+	q := &quotas{daemon: d, ledger: quota.NewLedger(time.Now, rand.Reader)}
+	q.limiter = quota.NewLimiter(q, time.Now)
+	d.cluster.Handle(callTokens, func(_ context.Context, _ cluster.Member, body []byte) ([]byte, error) {
+		return q.ledger.Answer(body)
+	})
+	return q
+}
+
+// Ask has the leader's ledger answer.
+func (q *quotas) Ask(ctx context.Context, body []byte) ([]byte, error) {
+	leader, ok := q.daemon.cluster.Leader()
+	if !ok {
+		return nil, conclave.Errorf(conclave.Unavailable, "the cluster has no leader")
+	}
+	return q.daemon.cluster.Call(ctx, leader.NodeID, callTokens, body)
+}
+
+// Nodes is how many nodes serve clients.
+func (q *quotas) Nodes() int { return len(q.daemon.cluster.Members()) }
+
+// admit holds a request against the rate limits before anything but its head is read.
+func (q *quotas) admit(ctx context.Context, req *conclave.Request, setHeader func(name, value string)) error {
+	return q.limiter.Admit(ctx, quota.Request{Namespace: req.Namespace, Path: req.Path, Client: req.Remote.Addr()}, setHeader)
+}
+
+// follow has the limiter go by the definitions as they change, until ctx ends.
+func (q *quotas) follow(ctx context.Context) error {
+	for applied := uint64(0); ; {
+		if at := q.daemon.state.Applied(); at != applied && !q.daemon.store.Locked() {
+			switch s, err := q.snapshot(); {
+			case err == nil:
+				q.limiter.Set(s)
+				applied = at
+			default:
+				q.daemon.log.Debug("the quotas can't be looked up", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(quotaPoll):
+		}
+	}
+}
+
+// snapshot is the quotas as this node has them, with the children of those namespaces whose quotas end with them.
+func (q *quotas) snapshot() (*quota.Snapshot, error) {
+	tx, err := q.daemon.store.Begin()
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Close()
+	rules, err := quota.Load(tx.System())
+	if err != nil {
+		return nil, err
+	}
+	children := map[string]*namespace.Table{} // path → what is directly below
+	for _, path := range rules.Closed() {
+		system, err := namespace.At(tx.System(), path)
+		if err != nil {
+			return nil, err
+		}
+		if system == nil {
+			continue // the namespace is gone
+		}
+		if children[path], err = namespace.Load(system); err != nil {
+			return nil, err
+		}
+	}
+	inner := func(outer, name string) bool { return children[outer].Find(name) != nil }
+	return &quota.Snapshot{Rules: rules, Inner: inner}, nil
+}
+
+// locateQuota finds the namespace and the mount that a quota's path names.
+func locateQuota(tx conclave.Tx, path string) (at quota.Location, ok bool, err error) {
+	system, isSystem := tx.(conclave.System)
+	if !isSystem {
+		return at, false, conclave.Errorf(conclave.Internal, "quotas are defined outside the system space")
+	}
+	for path != "" {
+		name, below, _ := strings.Cut(path, "/")
+		inner, err := namespace.At(system, name)
+		if err != nil {
+			return at, false, err
+		}
+		if inner == nil {
+			break
+		}
+		system, path, at.Namespace = inner, below, at.Namespace+name+"/"
+	}
+	if path == "" {
+		return at, true, nil
+	}
+	table, err := mount.Load(system, mount.Defaults{})
+	if err != nil {
+		return at, false, err
+	}
+	entry, rest, ok := table.Find(path)
+	if !ok {
+		return at, false, nil
+	}
+	at.Mount, at.Rest, at.Auth = entry.Path, rest, entry.Auth()
+	return at, true, nil
+}
