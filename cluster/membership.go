@@ -83,8 +83,8 @@ func (n *Node) storedList() (*List, error) {
 func (n *Node) watchMembers(ctx context.Context) {
 	var list, contacts uint64
 	for ctx.Err() == nil {
+		index := n.fsm.Applied() // before the look: what is applied after it is waited for
 		list, contacts = n.adoptStored(list), n.adoptContacts(contacts)
-		index := n.fsm.Applied()
 		if n.fsm.WaitApplied(ctx, index+1) != nil {
 			return
 		}

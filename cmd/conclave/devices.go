@@ -31,12 +31,15 @@ func (s auditSource) Shown() audit.State { return s.d.state.Audit().Shown() }
 
 // Wait returns when record seq is there.
 func (s auditSource) Wait(ctx context.Context, seq uint64) error {
-	for s.Shown().Seq <= seq {
-		if err := s.d.state.WaitApplied(ctx, s.d.state.Applied()+1); err != nil {
+	for {
+		applied := s.d.state.Applied() // before the look: what is applied after it is waited for
+		if s.Shown().Seq > seq {
+			return nil
+		}
+		if err := s.d.state.WaitApplied(ctx, applied+1); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // runningDevice is one device that is being written.
