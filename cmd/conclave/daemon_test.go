@@ -91,11 +91,17 @@ func (v *vault) must(op conclave.Operation, path string, fields map[string]any) 
 	if err != nil {
 		v.t.Fatalf("%s %s: %v", op, path, err)
 	}
+	return dataOf(v.t, resp)
+}
+
+// dataOf is the data of an answer, as a client decodes it.
+func dataOf(t testing.TB, resp *conclave.Response) map[string]any {
+	t.Helper()
 	raw, _ := resp.Data.(json.RawMessage)
 	data := map[string]any{}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &data); err != nil {
-			v.t.Fatalf("%s %s: %v in %s", op, path, err, raw)
+			t.Fatalf("%v in %s", err, raw)
 		}
 	}
 	return data
