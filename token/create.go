@@ -42,14 +42,33 @@ func (s *routes) create(orphan bool) conclave.Route {
 	if orphan {
 		pattern, doc = "create-orphan", "Create a token without a parent: it doesn't end with the caller's."
 	}
-	handle := func(ctx context.Context, tx conclave.Tx, in *createInput) (*conclave.Response, error) {
-		minted, ok := conclave.Prepared[Minted](ctx)
-		if !ok {
-			return nil, conclave.Errorf(conclave.Internal, "no randomness was prepared")
+	return s.making(conclave.WriteRoute(conclave.Update, pattern, doc, func(ctx context.Context, tx conclave.Tx, in *createInput) (*conclave.Response, error) {
+		return s.make(ctx, tx, &order{createInput: *in, path: "auth/token/" + pattern, orphan: orphan})
+	}))
+}
+
+type createByInput struct {
+	RoleName string `path:"role_name" doc:"The role's name."`
+	createInput
+}
+
+func (s *routes) createBy() conclave.Route {
+	const doc = "Create a token by a role.\n\nThe role says what the token may be, whatever the caller's own policies are: who may use this path " +
+		"may have such tokens."
+	return s.making(conclave.WriteRoute(conclave.Update, "create/{role_name}", doc, func(ctx context.Context, tx conclave.Tx, in *createByInput) (*conclave.Response, error) {
+		role, err := loadRole(tx, in.RoleName)
+		if err != nil {
+			return nil, err
 		}
-		return s.issue(ctx, tx, in, minted, "auth/token/"+pattern, orphan)
-	}
-	route := conclave.WriteRoute(conclave.Update, pattern, doc, handle)
+		if role == nil {
+			return nil, conclave.Errorf(conclave.Invalid, "unknown role %q", in.RoleName)
+		}
+		o := &order{createInput: in.createInput, path: "auth/token/create/" + in.RoleName, role: role, roleName: in.RoleName, orphan: role.Orphan}
+		return s.make(ctx, tx, o)
+	}))
+}
+
+func (s *routes) making(route conclave.Route) conclave.Route {
 	route.Prepare = func(context.Context, *conclave.Request, any) (any, error) { return mintAny(s.random) }
 	return route
 }
@@ -62,34 +81,66 @@ func mintAny(random io.Reader) (any, error) {
 	return minted, nil
 }
 
-func (s *routes) issue(ctx context.Context, tx conclave.Tx, in *createInput, minted Minted, path string, orphan bool) (*conclave.Response, error) {
-	parent, sudo, err := s.parent(ctx, tx, path)
+// order is a token that a request asks for.
+type order struct {
+	createInput
+	path     string // of the request
+	orphan   bool
+	role     *Role // nil without one
+	roleName string
+}
+
+// maker is who asks for a token.
+type maker struct {
+	*Record
+	sudo  bool
+	above bool // lives in a namespace above
+}
+
+func (s *routes) make(ctx context.Context, tx conclave.Tx, o *order) (*conclave.Response, error) {
+	minted, ok := conclave.Prepared[Minted](ctx)
+	if !ok {
+		return nil, conclave.Errorf(conclave.Internal, "no randomness was prepared")
+	}
+	by, err := s.maker(ctx, tx, o.path)
 	if err != nil {
 		return nil, err
 	}
-	if err := in.check(sudo); err != nil {
+	if o.role != nil {
+		o.role.apply(&o.createInput)
+	}
+	if err := o.check(by.sudo); err != nil {
 		return nil, err
 	}
-	r := &Record{Path: path, Metadata: in.Metadata, NumUses: in.NumUses, Renewable: in.Type != batch && (in.Renewable == nil || *in.Renewable),
-		Batch: in.Type == batch, DisplayName: displayName(in.DisplayName), ExplicitMax: in.ExplicitMaxTTL, Period: in.Period, BoundCIDRs: parent.BoundCIDRs}
-	if !in.NoParent && !orphan {
-		r.bind(tx, parent)
+	r := &Record{Path: o.path, Metadata: o.Metadata, NumUses: o.NumUses, Renewable: o.Type != batch && (o.Renewable == nil || *o.Renewable),
+		Batch: o.Type == batch, DisplayName: displayName(o.DisplayName), Role: o.roleName, BoundCIDRs: by.BoundCIDRs}
+	if o.role != nil {
+		r.BoundCIDRs = o.role.networks
+		if o.role.PathSuffix != "" {
+			r.Path += "/" + o.role.PathSuffix
+		}
 	}
-	if r.Policies, err = in.policies(parent, sudo); err != nil {
+	if !o.NoParent && !o.orphan {
+		r.bind(by)
+	}
+	if r.EntityID, err = s.entity(tx, o, r.EntityID); err != nil {
+		return nil, err
+	}
+	if r.Policies, err = o.policies(by); err != nil {
 		return nil, err
 	}
 	if r.Batch && r.Root() {
 		return nil, conclave.Errorf(conclave.Invalid, "batch tokens cannot be root tokens")
 	}
-	warnings, err := in.decideTTL(tx, parent, r)
+	warnings, err := o.decideTTL(tx, by, r)
 	if err != nil {
 		return nil, err
 	}
-	if !in.ID.Empty() {
-		if err := checkID(in.ID); err != nil {
+	if !o.ID.Empty() {
+		if err := checkID(o.ID); err != nil {
 			return nil, err
 		}
-		minted.Secret = in.ID
+		minted.Secret = o.ID
 	}
 	secret, err := issue(tx, minted, r)
 	if err != nil {
@@ -97,43 +148,65 @@ func (s *routes) issue(ctx context.Context, tx conclave.Tx, in *createInput, min
 	}
 	auth := r.auth(r.TTL)
 	auth.ClientToken = secret
-	return &conclave.Response{Auth: auth, Warnings: warnings}, nil
+	return &conclave.Response{Auth: auth, Warnings: warnings}, s.addIdentity(tx, auth)
 }
 
-// parent is the caller's own token, and whether it has sudo on path. A caller from a namespace above has no record here:
+// entity is the identity behind a new token: that of the alias that the request names, or else its parent's.
+func (s *routes) entity(tx conclave.Tx, o *order, inherited string) (string, error) {
+	switch {
+	case o.EntityAlias == "":
+		return inherited, nil
+	case o.role == nil:
+		return "", conclave.Errorf(conclave.Invalid, "'entity_alias' is only allowed in combination with token role")
+	case !o.role.allowsAlias(o.EntityAlias):
+		return "", conclave.Errorf(conclave.Invalid, "invalid 'entity_alias' value")
+	}
+	return s.logins.EntityOf(tx, o.EntityAlias)
+}
+
+// addIdentity adds what the identity behind a token gives to the policies that are answered.
+func (s *routes) addIdentity(view conclave.View, auth *conclave.Auth) error {
+	if auth.EntityID == "" {
+		return nil
+	}
+	more, err := s.logins.PoliciesOf(view, auth.EntityID)
+	if len(more) > 0 {
+		auth.Policies = normalPolicies(slices.Concat(auth.Policies, more))
+	}
+	return err
+}
+
+// maker is the caller's own token, and whether it has sudo on path. A caller from a namespace above has no record here:
 // all that matters of it is known from the request.
-func (s *routes) parent(ctx context.Context, tx conclave.Tx, path string) (*Record, bool, error) {
+func (s *routes) maker(ctx context.Context, tx conclave.Tx, path string) (*maker, error) {
 	caller := tx.Caller()
 	switch {
 	case caller == nil:
-		return nil, false, denied()
+		return nil, denied()
 	case caller.Type == batch:
-		return nil, false, conclave.Errorf(conclave.Invalid, "batch tokens cannot create more tokens")
+		return nil, conclave.Errorf(conclave.Invalid, "batch tokens cannot create more tokens")
 	}
 	if caller.Home.ID != tx.Namespace().ID {
 		above := &Record{Name: caller.TokenID, Policies: caller.Policies, Guardian: &Guardian{caller.Home.ID, caller.TokenID}}
-		switch {
-		case caller.Root:
-			return above, true, nil
-		case s.access.Sudo(ctx, path):
-			return above, true, nil
+		if caller.Root || s.access.Sudo(ctx, path) {
+			return &maker{above, true, true}, nil
 		}
-		return nil, false, conclave.Errorf(conclave.Invalid, "a token from a namespace above needs sudo on %s to create tokens here", path)
+		return nil, conclave.Errorf(conclave.Invalid, "a token from a namespace above needs sudo on %s to create tokens here", path)
 	}
 	parent, err := s.self(tx)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if parent.NumUses > 0 {
-		return nil, false, conclave.Errorf(conclave.Invalid, "restricted use token cannot generate child tokens")
+		return nil, conclave.Errorf(conclave.Invalid, "restricted use token cannot generate child tokens")
 	}
-	return parent, parent.Root() || s.access.Sudo(ctx, path), nil
+	return &maker{parent, parent.Root() || s.access.Sudo(ctx, path), false}, nil
 }
 
 // bind makes a new token end with its parent.
-func (r *Record) bind(view conclave.View, parent *Record) {
+func (r *Record) bind(parent *maker) {
 	r.Guardian = parent.Guardian
-	if caller := view.Caller(); caller != nil && caller.Home.ID == view.Namespace().ID {
+	if !parent.above {
 		r.Parent, r.EntityID = parent.Name, parent.EntityID
 	}
 }
@@ -153,8 +226,6 @@ func (in *createInput) check(sudo bool) error {
 		return conclave.Errorf(conclave.Invalid, "batch tokens cannot have %q set", "period")
 	case in.Type == batch && !in.ID.Empty():
 		return conclave.Errorf(conclave.Invalid, "batch tokens cannot have %q set", "id")
-	case in.EntityAlias != "":
-		return conclave.Errorf(conclave.Invalid, "'entity_alias' is only allowed in combination with token role")
 	case in.NumUses < 0:
 		return conclave.Errorf(conclave.Invalid, "number of uses cannot be negative")
 	case in.TTL < 0:
@@ -177,24 +248,35 @@ func (in *createInput) check(sudo bool) error {
 	return nil
 }
 
-// policies decides the new token's policies.
-func (in *createInput) policies(parent *Record, sudo bool) ([]string, error) {
-	list, addDefault := normalPolicies(in.Policies), false
+// policies decides the new token's policies. Those of a maker from above are of another namespace: they are not inherited.
+func (o *order) policies(by *maker) ([]string, error) {
+	list, addDefault := normalPolicies(o.Policies), false
 	switch {
+	case o.role != nil && o.role.namesPolicies():
+		var err error
+		inherited := by.Policies
+		if by.above {
+			inherited = nil
+		}
+		if list, err = o.role.policies(list, inherited, o.NoDefaultPolicy); err != nil {
+			return nil, err
+		}
+	case by.above:
+		addDefault = true
 	case len(list) == 0:
-		list = slices.Clone(parent.Policies)
-	case sudo:
+		list = slices.Clone(by.Policies)
+	case by.sudo:
 		addDefault = true
 	default:
 		for _, name := range list {
-			if !slices.Contains(parent.Policies, name) {
+			if !slices.Contains(by.Policies, name) {
 				return nil, conclave.Errorf(conclave.Invalid, "child policies must be subset of parent")
 			}
 		}
-		addDefault = slices.Contains(parent.Policies, defaultPolicy)
+		addDefault = slices.Contains(by.Policies, defaultPolicy)
 	}
 	if slices.Contains(list, rootPolicy) {
-		if !parent.Root() {
+		if !by.Root() {
 			return nil, conclave.Errorf(conclave.Invalid, "root tokens may not be created without parent token being root")
 		}
 		return []string{rootPolicy}, nil
@@ -207,25 +289,33 @@ func (in *createInput) policies(parent *Record, sudo bool) ([]string, error) {
 	if addDefault {
 		list = append(list, defaultPolicy)
 	}
-	if in.NoDefaultPolicy {
+	if o.NoDefaultPolicy {
 		list = slices.DeleteFunc(list, func(name string) bool { return name == defaultPolicy })
 	}
 	return normalPolicies(list), nil
 }
 
-func (in *createInput) decideTTL(view conclave.View, parent, r *Record) (warnings []string, err error) {
+func (o *order) decideTTL(view conclave.View, by *maker, r *Record) (warnings []string, err error) {
+	r.ExplicitMax, r.Period = o.ExplicitMaxTTL, o.Period
+	if o.role != nil && !r.Batch {
+		var more []string
+		r.ExplicitMax, warnings = limit("Explicit max TTL", r.ExplicitMax, o.role.ExplicitMaxTTL.Duration())
+		r.Period, more = limit("Period", r.Period, o.role.Period.Duration())
+		warnings = append(warnings, more...)
+	}
 	if r.Root() && r.Period == 0 && r.ExplicitMax == 0 {
-		if in.TTL == 0 && parent.Expires != 0 {
+		if o.TTL == 0 && by.Expires != 0 {
 			return nil, conclave.Errorf(conclave.Invalid, "expiring root tokens cannot create non-expiring root tokens")
 		}
-		r.TTL = in.TTL
+		r.TTL = o.TTL
 		r.Renewable = r.Renewable && r.TTL > 0
 		return nil, nil
 	}
 	t := termsOf(view.Mount())
-	t.wanted, t.period, t.explicitMax, t.created = in.TTL, r.Period, r.ExplicitMax, view.Now()
-	r.TTL, warnings = t.ttl(view.Now())
-	return warnings, nil
+	t.wanted, t.period, t.explicitMax, t.created = o.TTL, r.Period, r.ExplicitMax, view.Now()
+	ttl, more := t.ttl(view.Now())
+	r.TTL = ttl
+	return append(warnings, more...), nil
 }
 
 func displayName(given string) string {

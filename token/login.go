@@ -10,8 +10,13 @@ import (
 	"conclave"
 )
 
-// Logins knows the auth methods that tokens come from.
+// Logins knows the auth methods that tokens come from, and the identities behind tokens.
 type Logins interface {
+	// EntityOf finds the entity that an alias of auth/token/ is of, or makes it, and returns its id. An entity that is
+	// disabled is Denied.
+	EntityOf(tx conclave.Tx, alias string) (string, error)
+	// PoliciesOf are the policies that an entity and its groups give; none if there is no such entity.
+	PoliciesOf(view conclave.View, entityID string) ([]string, error)
 	// RenewLogin has the auth method of a mount look at a login again, in tx, and returns the terms that hold from now on
 	// with the mount. A mount that is gone, or a method that refuses, is an error.
 	RenewLogin(ctx context.Context, tx conclave.Tx, mountUUID string, login *conclave.Login) (*conclave.TokenTerms, *conclave.Mount, error)

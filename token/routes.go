@@ -2,6 +2,7 @@ package token
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ func Routes(access Access, logins Logins, random io.Reader) []conclave.Route {
 		renewDoc   = "Renew a token: it lives on for the increment, within its maximum."
 		endDoc     = "\n\nAll tokens below it end with it, at once and on every node."
 	)
-	return []conclave.Route{
+	return append(s.roleRoutes(),
 		s.create(false),
 		s.create(true),
 		conclave.ReadRoute(conclave.Read, "lookup", lookupSelf, s.lookupSelf),
@@ -39,7 +40,8 @@ func Routes(access Access, logins Logins, random io.Reader) []conclave.Route {
 		conclave.WriteRoute(conclave.Update, "revoke-accessor", "Revoke a token by its accessor."+endDoc, s.revokeAccessor),
 		conclave.WriteRoute(conclave.Update, "revoke-orphan", "Revoke a token alone: those directly below it become orphans.", s.revokeOrphan).With(conclave.Sudo),
 		conclave.ReadRoute(conclave.List, "accessors", "List the accessors of all tokens.", s.accessors).With(conclave.Sudo),
-	}
+		conclave.WriteRoute(conclave.Update, "tidy", "Clear away some of what revoked tokens have left. The vault does so by itself.", s.tidy),
+	)
 }
 
 var errBatchStays = conclave.Errorf(conclave.Invalid, "batch tokens cannot be revoked")
@@ -63,29 +65,31 @@ type renewAccessorInput struct {
 }
 
 type lookupOutput struct {
-	Accessor       string            `json:"accessor" doc:"A handle to look up, renew or revoke the token, without being it."`
-	BoundCIDRs     []string          `json:"bound_cidrs,omitempty" doc:"Addresses that may use the token; all if absent."`
-	CreationTime   int64             `json:"creation_time" doc:"When it was made, Unix seconds."`
-	CreationTTL    int64             `json:"creation_ttl" doc:"Time to live at creation, seconds; 0 is no end."`
-	DisplayName    string            `json:"display_name" doc:"A name for the audit log."`
-	EntityID       string            `json:"entity_id" doc:"The identity behind the token."`
-	ExpireTime     *string           `json:"expire_time" doc:"When it ends; null if it doesn't."`
-	ExplicitMaxTTL int64             `json:"explicit_max_ttl" doc:"An end that no renewal can pass, seconds from creation; 0 is none."`
-	ID             string            `json:"id" doc:"The token itself; empty when it was looked up by its accessor."`
-	IssueTime      string            `json:"issue_time,omitempty" doc:"When it was made; absent if it has no end."`
-	LastRenewal    string            `json:"last_renewal,omitempty" doc:"When it was renewed last."`
-	LastRenewalAt  int64             `json:"last_renewal_time,omitempty" doc:"When it was renewed last, Unix seconds."`
-	Meta           map[string]string `json:"meta" doc:"Metadata given at creation."`
-	NamespacePath  string            `json:"namespace_path,omitempty" doc:"The namespace that it belongs to, if not the root namespace."`
-	NumUses        int               `json:"num_uses" doc:"Uses left; 0 is unlimited."`
-	Orphan         bool              `json:"orphan" doc:"Whether it has no parent to end with."`
-	Path           string            `json:"path" doc:"The path of the request that made it."`
-	Period         int64             `json:"period,omitempty" doc:"Each renewal sets its time to live to this, seconds."`
-	Policies       []string          `json:"policies" doc:"The policies that it has."`
-	Role           string            `json:"role,omitempty" doc:"The token role that it was made by."`
-	Renewable      bool              `json:"renewable" doc:"Whether it can be renewed."`
-	TTL            int64             `json:"ttl" doc:"Time left, seconds; 0 is no end."`
-	Type           string            `json:"type" doc:"The type of token."`
+	Accessor         string            `json:"accessor" doc:"A handle to look up, renew or revoke the token, without being it."`
+	BoundCIDRs       []string          `json:"bound_cidrs,omitempty" doc:"Addresses that may use the token; all if absent."`
+	CreationTime     int64             `json:"creation_time" doc:"When it was made, Unix seconds."`
+	CreationTTL      int64             `json:"creation_ttl" doc:"Time to live at creation, seconds; 0 is no end."`
+	DisplayName      string            `json:"display_name" doc:"A name for the audit log."`
+	EntityID         string            `json:"entity_id" doc:"The identity behind the token."`
+	ExpireTime       *string           `json:"expire_time" doc:"When it ends; null if it doesn't."`
+	ExplicitMaxTTL   int64             `json:"explicit_max_ttl" doc:"An end that no renewal can pass, seconds from creation; 0 is none."`
+	ID               string            `json:"id" doc:"The token itself; empty when it was looked up by its accessor."`
+	IdentityPolicies []string          `json:"identity_policies,omitempty" doc:"Policies of the identity behind the token."`
+	OtherPolicies    *struct{}         `json:"external_namespace_policies,omitempty" doc:"Policies in other namespaces: none; kept for clients."`
+	IssueTime        string            `json:"issue_time,omitempty" doc:"When it was made; absent if it has no end."`
+	LastRenewal      string            `json:"last_renewal,omitempty" doc:"When it was renewed last."`
+	LastRenewalAt    int64             `json:"last_renewal_time,omitempty" doc:"When it was renewed last, Unix seconds."`
+	Meta             map[string]string `json:"meta" doc:"Metadata given at creation."`
+	NamespacePath    string            `json:"namespace_path,omitempty" doc:"The namespace that it belongs to, if not the root namespace."`
+	NumUses          int               `json:"num_uses" doc:"Uses left; 0 is unlimited."`
+	Orphan           bool              `json:"orphan" doc:"Whether it has no parent to end with."`
+	Path             string            `json:"path" doc:"The path of the request that made it."`
+	Period           int64             `json:"period,omitempty" doc:"Each renewal sets its time to live to this, seconds."`
+	Policies         []string          `json:"policies" doc:"The policies that it has."`
+	Role             string            `json:"role,omitempty" doc:"The token role that it was made by."`
+	Renewable        bool              `json:"renewable" doc:"Whether it can be renewed."`
+	TTL              int64             `json:"ttl" doc:"Time left, seconds; 0 is no end."`
+	Type             string            `json:"type" doc:"The type of token."`
 }
 
 // self is the record of the caller's own token.
@@ -172,7 +176,7 @@ func (s *routes) lookupSelf(_ context.Context, view conclave.View, _ *conclave.N
 	if err != nil {
 		return nil, err
 	}
-	return describe(view, r, secretOf(view).Reveal())
+	return s.describe(view, r, secretOf(view).Reveal())
 }
 
 func (s *routes) lookup(ctx context.Context, view conclave.View, in *tokenInput) (*lookupOutput, error) {
@@ -186,7 +190,7 @@ func (s *routes) lookup(ctx context.Context, view conclave.View, in *tokenInput)
 	if r == nil {
 		return nil, conclave.Errorf(conclave.Denied, "bad token")
 	}
-	return describe(view, r, in.Token.Reveal())
+	return s.describe(view, r, in.Token.Reveal())
 }
 
 func (s *routes) lookupAccessor(_ context.Context, view conclave.View, in *accessorInput) (*lookupOutput, error) {
@@ -194,11 +198,11 @@ func (s *routes) lookupAccessor(_ context.Context, view conclave.View, in *acces
 	if err != nil {
 		return nil, err
 	}
-	return describe(view, r, "")
+	return s.describe(view, r, "")
 }
 
 // describe answers a look-up.
-func describe(view conclave.View, r *Record, id string) (*lookupOutput, error) {
+func (s *routes) describe(view conclave.View, r *Record, id string) (*lookupOutput, error) {
 	seconds := func(d time.Duration) int64 { return int64(d / time.Second) }
 	left, _, err := usesLeft(view, r)
 	if err != nil {
@@ -227,6 +231,14 @@ func describe(view conclave.View, r *Record, id string) (*lookupOutput, error) {
 	if r.Renewed != 0 {
 		renewed := time.Unix(0, r.Renewed).UTC()
 		out.LastRenewal, out.LastRenewalAt = renewed.Format(time.RFC3339Nano), renewed.Unix()
+	}
+	if r.EntityID != "" {
+		if out.IdentityPolicies, err = s.logins.PoliciesOf(view, r.EntityID); err != nil {
+			return nil, err
+		}
+		if len(out.IdentityPolicies) > 0 {
+			out.OtherPolicies = &struct{}{}
+		}
 	}
 	out.NamespacePath = view.Namespace().Path
 	if caller := view.Caller(); caller != nil && caller.TokenID == r.Name {
@@ -299,7 +311,7 @@ func (s *routes) prolong(ctx context.Context, tx conclave.Tx, r *Record, increme
 	}
 	auth := renewed.auth(ttl)
 	auth.ClientToken = secret
-	return &conclave.Response{Auth: auth, Warnings: warnings}, nil
+	return &conclave.Response{Auth: auth, Warnings: warnings}, s.addIdentity(tx, auth)
 }
 
 func (s *routes) revoke(_ context.Context, tx conclave.Tx, in *tokenInput) (*conclave.None, error) {
@@ -349,15 +361,25 @@ func (s *routes) revokeOrphan(_ context.Context, tx conclave.Tx, in *tokenInput)
 	return nil, RevokeOrphan(tx, r.Name)
 }
 
-type accessorsInput struct {
-	After string `json:"after" doc:"List the accessors after this one."`
-	Limit int    `json:"limit" doc:"List at most this many; 0 means all."`
-}
-
-func (s *routes) accessors(_ context.Context, view conclave.View, in *accessorsInput) (*conclave.Keys, error) {
+func (s *routes) accessors(_ context.Context, view conclave.View, in *pageInput) (*conclave.Keys, error) {
 	keys, err := view.List(accessorDir, in.After, in.Limit)
 	if err != nil {
 		return nil, err
 	}
 	return &conclave.Keys{Keys: keys}, nil
+}
+
+// tidyStep is how many tokens one request clears away.
+const tidyStep = 100
+
+func (s *routes) tidy(_ context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.Response, error) {
+	done, more, err := Tidy(tx, tidyStep)
+	if err != nil {
+		return nil, err
+	}
+	warning := fmt.Sprintf("Cleared %d tokens below revoked ones; nothing more is left.", done)
+	if more {
+		warning = fmt.Sprintf("Cleared %d tokens below revoked ones; the rest is cleared in the background.", done)
+	}
+	return &conclave.Response{Warnings: []string{warning}, Status: 202}, nil
 }

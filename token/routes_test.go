@@ -142,7 +142,7 @@ func TestLookupTellsTheNamespace(t *testing.T) {
 	b := newBench(t)
 	_, r := issued(t, b.Memory, "")
 	b.SetRequest(&conclave.Request{Namespace: "team/"})
-	out, err := describe(b, r, "")
+	out, err := (&routes{logins: noLogins{}}).describe(b, r, "")
 	if err != nil || out.NamespacePath != "team/" {
 		t.Errorf("%+v, %v", out, err)
 	}
@@ -475,6 +475,14 @@ func TestNoRandomnessNoToken(t *testing.T) {
 
 // noLogins is a vault whose tokens come from no auth method.
 type noLogins struct{}
+
+func (noLogins) EntityOf(_ conclave.Tx, alias string) (string, error) {
+	return "entity-of-" + alias, nil
+}
+
+func (noLogins) PoliciesOf(_ conclave.View, entityID string) ([]string, error) {
+	return []string{"of-" + entityID}, nil
+}
 
 func (noLogins) RenewLogin(context.Context, conclave.Tx, string, *conclave.Login) (*conclave.TokenTerms, *conclave.Mount, error) {
 	return nil, nil, conclave.Errorf(conclave.Invalid, "there are no auth methods")
