@@ -41,6 +41,8 @@ type Config struct {
 	Token func(token.Logins) []conclave.Route
 	// DefaultTTL and MaxTTL are the server's lifetimes for what a mount doesn't say otherwise.
 	DefaultTTL, MaxTTL time.Duration
+	// Logins holds logins against the rate limits of roles. Nil: there are none.
+	Logins LoginLimiter
 	// Gaps counts the answers that leave without a record. Default: a count of its own.
 	Gaps *Gaps
 	// Envelope makes the JSON that a client would get: what is wrapped.
@@ -59,6 +61,7 @@ type Pipeline struct {
 	gate     *Gate
 	envelope func(*conclave.Response) ([]byte, error)
 	random   io.Reader
+	logins   LoginLimiter
 	gaps     *Gaps
 	flood    *flood
 	turns    turns
@@ -84,6 +87,7 @@ func New(config Config) *Pipeline {
 		gate:     config.Gate,
 		envelope: config.Envelope,
 		random:   config.Random,
+		logins:   config.Logins,
 		gaps:     config.Gaps,
 		flood:    newFlood(config.Gaps.now),
 		log:      config.Logger,

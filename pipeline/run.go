@@ -34,6 +34,9 @@ type run struct {
 	wrapping  *token.Minted    // the randomness of the token that wraps the answer
 	guess     *guess           // at an account's secret, if the request is one
 	call      *call
+
+	loginAsked   bool  // whether a role's rate limit allows the login
+	loginRefused error // what was answered
 }
 
 // call is a request that has found its route.
@@ -120,8 +123,15 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 		ctx = policy.WithGrant(ctx, r.call.grant)
 	}
 	resp, err = r.call.route.Handle(ctx, r.call.view, r.call.input)
+	role := ""
 	if err == nil && resp != nil && resp.Login != nil {
-		resp, err = r.login(tx, resp)
+		role = resp.Login.Role
+		if err = r.admitLogin(ctx, resp.Login); err == nil {
+			resp, err = r.login(tx, resp)
+		}
+	}
+	if err == nil {
+		err = r.countToken(tx, resp, role)
 	}
 	if err == nil {
 		err = r.resolve(nil)
@@ -241,11 +251,18 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 func (r *run) commitRefusal(ctx context.Context, tx *store.Tx, refusal error) error {
 	r.count(refusal)
 	tx.Discard()
+	if err := r.resolve(refusal); err != nil { // a right guess that came to nothing isn't left pending
+		return err
+	}
 	record, err := r.pipeline.recorder.Record(tx, r, nil, refusal)
 	if err != nil {
 		return err
 	}
-	if _, err := tx.CommitRecord(ctx, record); err != nil {
+	commit := tx.CommitRecord
+	if tx.Writing() {
+		commit = tx.Commit
+	}
+	if _, err := commit(ctx, record); err != nil {
 		return err
 	}
 	r.recorded = true

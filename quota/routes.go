@@ -61,7 +61,8 @@ func readConfig(_ context.Context, view conclave.View, _ *conclave.None) (*confi
 		return nil, err
 	}
 	c := rules.settled
-	return &configBody{slices.Concat([]string{}, c.ExemptAbsolute), c.Audit, c.ResponseHeaders, slices.Concat([]string{}, c.Exempt)}, nil
+	list := func(paths []string) []string { return append([]string{}, paths...) } // never null
+	return &configBody{list(c.ExemptAbsolute), c.Audit, c.ResponseHeaders, list(c.Exempt)}, nil
 }
 
 func writeConfig(_ context.Context, tx conclave.Tx, in *configBody) (*conclave.None, error) {

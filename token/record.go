@@ -55,6 +55,8 @@ type Record struct {
 	BoundCIDRs  []netip.Prefix    `json:"bound_cidrs,omitempty"` // addresses that may use it; empty is all
 	// Role is the token role that it was made by.
 	Role string `json:"role,omitempty"`
+	// Counted names the lease count that it takes a place of; empty if there is none.
+	Counted string `json:"counted,omitempty"`
 	// Origin is the login that the token comes from; nil for tokens that tokens made.
 	Origin *origin `json:"origin,omitempty"`
 	// Guardian is a token in a namespace above whose end is also this one's: that of who made it, or of who made its parent.

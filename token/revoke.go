@@ -52,6 +52,9 @@ func removeEntries(tx conclave.Tx, r *Record) error {
 			return err
 		}
 	}
+	if err := free(tx, r); err != nil {
+		return err
+	}
 	return schedule(tx, r.Name, r.Expires, 0)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"strings"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 	"conclave/mount"
 	"conclave/namespace"
 	"conclave/quota"
+	"conclave/store"
+	"conclave/token"
 )
 
 const (
@@ -18,6 +21,9 @@ const (
 	callTokens = "quota.tokens"
 	// quotaPoll is the time in which a node comes to know of a quota that it has applied.
 	quotaPoll = 50 * time.Millisecond
+	// placesPause and placesBatch are how often the places of ended tokens are given back, and how many in one transaction.
+	placesPause = time.Second
+	placesBatch = 256
 )
 
 // quotas holds requests against the quotas.
@@ -131,4 +137,47 @@ func locateQuota(tx conclave.Tx, path string) (at quota.Location, ok bool, err e
 	}
 	at.Mount, at.Rest, at.Auth = entry.Path, rest, entry.Auth()
 	return at, true, nil
+}
+
+// returnPlaces gives the places of tokens that have ended back to the lease counts that they were counted by, in all
+// namespaces.
+func (q *quotas) returnPlaces(ctx context.Context) error {
+	for {
+		if !q.daemon.store.Locked() {
+			if err := q.returnAll(ctx); err != nil && ctx.Err() == nil {
+				q.daemon.log.Debug("places of lease counts are given back later", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(placesPause):
+		}
+	}
+}
+
+func (q *quotas) returnAll(ctx context.Context) error {
+	freed := map[conclave.Namespace][]string{} // namespace → names of tokens
+	tx, err := q.daemon.store.Begin()
+	if err != nil {
+		return err
+	}
+	err = namespace.Walk(tx.System(), conclave.Namespace{ID: conclave.RootNamespace}, func(at conclave.Namespace, system conclave.System) error {
+		names, err := token.Freed(system, placesBatch)
+		if len(names) > 0 {
+			freed[at] = names
+		}
+		return err
+	})
+	tx.Close()
+	for at, names := range freed {
+		err = errors.Join(err, q.daemon.inNamespace(ctx, at, func(tx *store.Tx, system conclave.System) error {
+			counted, err := token.Uncount(system, names)
+			for _, id := range counted {
+				err = errors.Join(err, quota.GiveBack(tx.System(), id))
+			}
+			return err
+		}))
+	}
+	return err
 }

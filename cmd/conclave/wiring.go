@@ -118,7 +118,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 		System:   d.systemRoutes(questions),
 		Identity: identity.Routes(identity.Setup{Mounts: mountsByAccessor{}, Access: questions, Random: rand.Reader}), Random: rand.Reader, Envelope: server.Envelope,
 		Token:      func(logins token.Logins) []conclave.Route { return token.Routes(questions, logins, rand.Reader) },
-		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Gaps: d.gaps, Logger: log.Named("request"),
+		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Logins: d.quotas.limiter, Gaps: d.gaps, Logger: log.Named("request"),
 	})
 	d.server, err = server.New(server.Config{
 		Handler: d.pipeline, Vault: &vaultStatus{d}, Build: d.build(), Logger: log.Named("server"),
@@ -205,6 +205,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	d.cluster.WhileLeader("audit epochs", d.keepEpochsShort)
 	d.cluster.WhileLeader("audit keys", d.dropAuditKeys)
 	d.cluster.WhileLeader("rate limits", d.quotas.ledger.Lead)
+	d.cluster.WhileLeader("lease counts", d.quotas.returnPlaces)
 	return group.Wait()
 }
 

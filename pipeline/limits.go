@@ -1,0 +1,52 @@
+package pipeline
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+
+	"conclave"
+	"conclave/quota"
+	"conclave/store"
+	"conclave/token"
+)
+
+// LoginLimiter holds logins against the rate limits of roles, which aren't known before.
+type LoginLimiter interface {
+	// AdmitLogin is Limited if a role of the auth method at mount, in namespace, logs in too often.
+	AdmitLogin(ctx context.Context, namespace, mount, role string, client netip.Addr) error
+}
+
+// admitLogin asks once about a request, however often it runs.
+func (r *run) admitLogin(ctx context.Context, login *conclave.Login) error {
+	if r.pipeline.logins == nil || login.Role == "" {
+		return nil
+	}
+	if !r.loginAsked {
+		r.loginAsked = true
+		r.loginRefused = r.pipeline.logins.AdmitLogin(ctx, r.call.here().Path, r.call.mount.Path, login.Role, r.original.Remote.Addr())
+	}
+	return r.loginRefused
+}
+
+// countToken counts a new token as a lease. Tokens without an end aren't leases; batch tokens, which nobody keeps, aren't
+// counted but need room.
+func (r *run) countToken(tx *store.Tx, resp *conclave.Response, role string) error {
+	c := r.call
+	if resp == nil || resp.Auth == nil || resp.Auth.TTL == 0 || !c.makesToken() {
+		return nil
+	}
+	if resp.Auth.TokenType == "batch" {
+		return quota.LeasesLeft(tx.System(), c.here().Namespace, c.mount.Path, r.request.Path, role)
+	}
+	counted, err := quota.TakeLease(tx.System(), c.here().Namespace, c.mount.Path, r.request.Path, role)
+	if err != nil || counted == "" {
+		return err
+	}
+	return token.Count(c.here().system, resp.Auth.ClientToken, counted)
+}
+
+// makesToken reports whether what the route answers as Auth is a new token, and not a renewed one.
+func (c *call) makesToken() bool {
+	return c.route.Public || c.mount.Kind == tokenKind && strings.HasPrefix(c.route.Pattern, "create")
+}
