@@ -114,22 +114,27 @@ func (v *View) overlay(dir crypto.Token, names []string) []string {
 }
 
 // emptyDir reports whether nothing is left under dir once this transaction's writes are in. A child that is left is
-// noted as the witness; when none is, the directory's stamp is.
-func (v *View) emptyDir(dir crypto.Token) (bool, error) {
+// noted as the witness; when none is, the directory's stamp is. The witness is the next one after gone, which was removed:
+// transactions that remove different children at once have different witnesses, and seldom conflict.
+func (v *View) emptyDir(dir crypto.Token, gone fsm.Key) (bool, error) {
 	for _, w := range v.tx.plain {
 		if w.space.id == v.space.id && w.dir == dir && !w.gone {
 			return false, nil
 		}
 	}
-	empty := true
-	err := v.tx.view.Children(dirPrefix(fsm.ClassRecord, v.space.id, dir), func(key fsm.Key, version uint64, _ []byte) bool {
+	empty, prefix := true, dirPrefix(fsm.ClassRecord, v.space.id, dir)
+	testify := func(key fsm.Key, version uint64, _ []byte) bool {
 		if w, ok := v.tx.plain[key]; ok && w.gone {
 			return true
 		}
 		v.tx.note(key, version)
 		empty = false
 		return false
-	})
+	}
+	err := v.tx.view.Scan(prefix, gone, testify)
+	if err == nil && empty {
+		err = v.tx.view.Scan(prefix, prefix, testify) // again past gone, if anything is left at all
+	}
 	if err != nil {
 		return false, v.tx.fail(err)
 	}

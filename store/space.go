@@ -223,13 +223,15 @@ func (v *View) Delete(path string) error {
 	if err != nil || !removed {
 		return err
 	}
+	gone := p.key
 	for i := len(p.segs) - 1; i >= 0; i-- {
-		empty, err := v.emptyDir(p.dirs[i+1])
+		empty, err := v.emptyDir(p.dirs[i+1], gone)
 		if err != nil || !empty {
 			return err
 		}
 		v.tx.emptied = append(v.tx.emptied, dirOf{v.space.id, p.dirs[i+1]})
-		if _, err := v.remove(recordKey(fsm.ClassRecord, v.space.id, p.dirs[i], p.dirs[i+1]), p.dirs[i], p.segs[i]); err != nil {
+		gone = recordKey(fsm.ClassRecord, v.space.id, p.dirs[i], p.dirs[i+1])
+		if _, err := v.remove(gone, p.dirs[i], p.segs[i]); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"testing"
 
 	"conclave/fsm"
@@ -53,5 +55,54 @@ func TestVersionIsNotUsedTwiceOverDelete(t *testing.T) {
 		if _, err := tx.Commit(t.Context(), fsm.AuditRecord{}); err != nil {
 			t.Errorf("create: %v", err)
 		}
+	}
+}
+
+// Transactions that remove different children of one directory don't wait for each other, unless one removes the child
+// that the other has for a witness that the directory isn't empty.
+func TestRemovalsFromOneDirectorySeldomConflict(t *testing.T) {
+	w := newWorld(t)
+	names := []string{"d/a", "d/b", "d/c", "d/d", "d/e", "d/f"}
+	w.update(t, func(v *View) {
+		for _, name := range names {
+			put(t, v, name, "x")
+		}
+	})
+	slices.SortFunc(names, func(a, b string) int {
+		tx := w.begin(t)
+		defer tx.Close()
+		at, err := tx.System().locateLeaf(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := tx.System().locateLeaf(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cmp.Compare(at.key, other.key)
+	})
+	begun := map[string]*Tx{}
+	for _, name := range []string{names[0], names[2], names[4]} { // the next ones stay
+		begun[name] = w.begin(t)
+		if err := begun[name].System().Delete(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tx := range begun {
+		if _, err := tx.Commit(t.Context(), fsm.AuditRecord{}); err != nil {
+			t.Errorf("remove %s: %v", name, err)
+		}
+	}
+	both := []*Tx{w.begin(t), w.begin(t)}
+	for i, name := range []string{names[1], names[3]} { // the second is the first one's witness
+		if err := both[i].System().Delete(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := both[1].Commit(t.Context(), fsm.AuditRecord{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := both[0].Commit(t.Context(), fsm.AuditRecord{}); !conflicts(err) {
+		t.Errorf("removed although the witness is gone: %v", err)
 	}
 }
