@@ -15,8 +15,10 @@ import (
 	"conclave/cmd/conclave/audit"
 	"conclave/cmd/conclave/client"
 	"conclave/cmd/conclave/kv"
+	"conclave/cmd/conclave/lease"
 	"conclave/cmd/conclave/local"
 	"conclave/cmd/conclave/logical"
+	"conclave/cmd/conclave/namespace"
 	"conclave/cmd/conclave/operator"
 	"conclave/cmd/conclave/policy"
 	"conclave/cmd/conclave/secrets"
@@ -122,7 +124,7 @@ func newRoot(s *client.Session) *cobra.Command {
 	}
 	add("data", logical.Commands(s)...)
 	add("data", kv.Command(s), secrets.Command(s))
-	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), policy.Command(s), access.Why(s), audit.Command(s))
+	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), policy.Command(s), lease.Command(s), namespace.Command(s), access.Why(s), audit.Command(s))
 	for _, newCommand := range serverCommands {
 		add("cluster", newCommand())
 	}

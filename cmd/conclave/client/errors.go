@@ -151,6 +151,8 @@ func answerHint(e *api.ResponseError) string {
 			return "The vault is sealed. Open it with `conclave operator unseal`, once per share holder, on any node."
 		case strings.Contains(said, "initialized") || strings.Contains(said, "initialised"):
 			return "The vault has not been initialised. Do it once, on any node: `conclave operator init`."
+		case strings.Contains(said, "locked by"):
+			return "Somebody has locked the namespace. `conclave namespace unlock` lets requests in again, for whoever has the key."
 		}
 		return "Nothing was done. Try again in a moment; `conclave status` and `conclave operator raft list-peers` show how the cluster is."
 	case http.StatusMethodNotAllowed:

@@ -25,6 +25,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		code int
 	}{
 		{"sealed", answer(503, "Vault is sealed"), "operator unseal", ExitRemote},
+		{"locked namespace", answer(503, "API access to this namespace has been locked by an administrator"), "namespace unlock", ExitRemote},
 		{"no quorum", answer(503, "no contact with a quorum"), "operator raft list-peers", ExitRemote},
 		{"uninitialised", answer(400, "Vault is not initialized"), "operator init", ExitRemote},
 		{"bad token", answer(403, "permission denied", "bad token"), "conclave login", ExitRemote},

@@ -108,6 +108,22 @@ func addObject(data map[string]any, text []byte) error {
 	return nil
 }
 
+// Pairs are the key=value texts of a flag as fields, with null for each key of gone, which a merge patch removes.
+func Pairs(flag string, pairs, gone []string) (map[string]any, error) {
+	fields := make(map[string]any)
+	for _, text := range pairs {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok || key == "" {
+			return nil, Usagef("-%s is key=value", flag)
+		}
+		fields[key] = value
+	}
+	for _, key := range gone {
+		fields[key] = nil
+	}
+	return fields, nil
+}
+
 func readAll(r io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxInput+1))
 	if err != nil {

@@ -2,11 +2,11 @@ package kv
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 
 	"conclave/cmd/conclave/client"
@@ -82,6 +82,7 @@ type settings struct {
 	maxVersions  int
 	deleteAfter  string
 	custom, gone []string
+	some         bool // at least one has to be given
 }
 
 func (f *settings) add(cmd *cobra.Command) {
@@ -103,80 +104,54 @@ func (f *settings) fields(cmd *cobra.Command) (map[string]any, error) {
 	if f.deleteAfter != "" {
 		fields["delete_version_after"] = f.deleteAfter
 	}
-	custom := make(map[string]any)
-	for _, text := range f.custom {
-		key, value, ok := strings.Cut(text, "=")
-		if !ok || key == "" {
-			return nil, client.Usagef("-custom-metadata is key=value")
-		}
-		custom[key] = value
+	custom, err := client.Pairs("custom-metadata", f.custom, f.gone)
+	if err == nil && f.some && len(fields)+len(custom) == 0 {
+		err = client.Usagef("there is nothing to change: give at least one flag")
 	}
-	for _, key := range f.gone {
-		custom[key] = nil
-	}
-	return merged(fields, custom), nil
+	return merged(fields, custom), err
 }
 
 func metadataPut(s *client.Session, mount *string) *cobra.Command {
-	var flags settings
-	cmd := &cobra.Command{
+	return metadataSet(s, mount, &cobra.Command{
 		Use: "put PATH", Short: "Set a secret's settings; custom metadata is replaced as a whole", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			fields, err := flags.fields(cmd)
-			if err != nil {
-				return err
-			}
-			w, err := begin(cmd, s, *mount, args[0])
-			if err != nil {
-				return err
-			}
-			if err := w.at.needVersions("metadata"); err != nil {
-				return err
-			}
-			secret, err := w.c.Logical().WriteWithContext(cmd.Context(), w.at.at("metadata"), fields)
-			return w.printSet(secret, err)
-		},
-	}
-	flags.add(cmd)
-	return cmd
+	}, &settings{}, (*api.Logical).WriteWithContext)
 }
 
 func metadataPatch(s *client.Session, mount *string) *cobra.Command {
-	var flags settings
-	cmd := &cobra.Command{
+	flags := &settings{some: true}
+	cmd := metadataSet(s, mount, &cobra.Command{
 		Use: "patch PATH", Short: "Change single settings of a secret", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			fields, err := flags.fields(cmd)
-			if err != nil {
-				return err
-			}
-			if len(fields) == 0 {
-				return client.Usagef("there is nothing to change: give at least one flag")
-			}
-			w, err := begin(cmd, s, *mount, args[0])
-			if err != nil {
-				return err
-			}
-			if err := w.at.needVersions("metadata"); err != nil {
-				return err
-			}
-			secret, err := w.c.Logical().JSONMergePatch(cmd.Context(), w.at.at("metadata"), fields)
-			return w.printSet(secret, err)
-		},
-	}
-	flags.add(cmd)
+	}, flags, (*api.Logical).JSONMergePatch)
 	cmd.Flags().StringSliceVar(&flags.gone, "remove-custom-metadata", nil, "`key` of custom metadata to remove; may be repeated")
 	return cmd
 }
 
-func (w *work) printSet(secret *api.Secret, err error) error {
-	if err != nil {
-		return err
+// metadataSet makes cmd send settings by way of how.
+func metadataSet(s *client.Session, mount *string, cmd *cobra.Command, flags *settings,
+	how func(*api.Logical, context.Context, string, map[string]any) (*api.Secret, error)) *cobra.Command {
+	flags.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		fields, err := flags.fields(cmd)
+		if err != nil {
+			return err
+		}
+		w, err := begin(cmd, s, *mount, args[0])
+		if err != nil {
+			return err
+		}
+		if err := w.at.needVersions("metadata"); err != nil {
+			return err
+		}
+		secret, err := how(w.c.Logical(), cmd.Context(), w.at.at("metadata"), fields)
+		if err != nil {
+			return err
+		}
+		if secret != nil {
+			return s.PrintSecret(secret)
+		}
+		return s.Done("Success! Data written to: %s", w.at.at("metadata"))
 	}
-	if secret != nil {
-		return w.s.PrintSecret(secret)
-	}
-	return w.s.Done("Success! Data written to: %s", w.at.at("metadata"))
+	return cmd
 }
 
 func metadataDelete(s *client.Session, mount *string) *cobra.Command {
