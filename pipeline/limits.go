@@ -50,3 +50,23 @@ func (r *run) countToken(tx *store.Tx, resp *conclave.Response, role string) err
 func (c *call) makesToken() bool {
 	return c.route.Public || c.mount.Kind == tokenKind && strings.HasPrefix(c.route.Pattern, "create")
 }
+
+// RecordRefusal records a request that was refused before anybody looked at its body or its token.
+func (p *Pipeline) RecordRefusal(ctx context.Context, req *conclave.Request, refusal error) error {
+	if err := p.gate.enter(); err != nil {
+		return err
+	}
+	defer p.gate.leave()
+	tx, err := p.store.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Close()
+	// Nothing was read, so that there is nothing to judge.
+	run := &run{pipeline: p, original: req, request: req, attempt: 1, fresh: true, call: &call{}}
+	_, err = run.commit(ctx, tx, nil, refusal)
+	if run.recorded {
+		return nil
+	}
+	return err
+}

@@ -72,6 +72,8 @@ type Pipeline struct {
 // Counters count what happened to requests, for metrics.
 type Counters struct {
 	Requests, Conflicts, Denied, Failed, Panics atomic.Uint64
+
+	Unleased atomic.Uint64 // refused by a lease count; among Failed
 }
 
 // New makes a pipeline.

@@ -12,6 +12,7 @@ import (
 	"conclave/audit"
 	"conclave/identity"
 	"conclave/policy"
+	"conclave/quota"
 	"conclave/store"
 	"conclave/token"
 )
@@ -275,6 +276,9 @@ func (r *run) count(failure error) {
 		return
 	}
 	r.pipeline.counters.Failed.Add(1)
+	if errors.Is(failure, quota.ErrLeases) {
+		r.pipeline.counters.Unleased.Add(1)
+	}
 	var known *conclave.Error
 	if !errors.As(failure, &known) || known.Kind == conclave.Internal {
 		r.pipeline.log.Error("a request failed", "request_id", r.request.ID, "error", failure)

@@ -97,6 +97,12 @@ func (l *Limiter) Set(s *Snapshot) { l.current.Store(s) }
 // Refused is how many requests were refused, for metrics.
 func (l *Limiter) Refused() uint64 { return l.refused.Load() }
 
+// Audited reports whether each refusal of Admit is to be recorded.
+func (l *Limiter) Audited() bool {
+	s := l.current.Load()
+	return s != nil && s.Rules.settled.Audit
+}
+
 // Request is what limits depend on.
 type Request struct {
 	Namespace string // that the client names: "", or ends in "/"

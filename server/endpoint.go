@@ -116,7 +116,7 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, id string) int 
 	}
 	if e.admit != nil {
 		if err := e.admit(r.Context(), req, header.Set); err != nil {
-			return e.refuse(w, id, err)
+			return e.fail(w, id, err)
 		}
 	}
 	if !e.inFlight.take(1) {

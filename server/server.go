@@ -54,7 +54,8 @@ type Config struct {
 	// AuthorizeMetrics decides who may read them on listeners that don't leave them open. Nil: nobody.
 	AuthorizeMetrics func(ctx context.Context, req *conclave.Request) error
 	// Admit decides, before the body is read, whether a request goes on; what it says instead is the answer. It may set
-	// headers of that, and of the answer to what goes on. Status paths aren't asked about. Nil: all go on.
+	// headers of that, and of the answer to what goes on. Status paths aren't asked about, and Unread isn't told what is
+	// refused. Nil: all go on.
 	Admit func(ctx context.Context, req *conclave.Request, setHeader func(name, value string)) error
 	// Unread is told why a request was refused before Handler or an operation of the server's own has seen it. Nil: nobody.
 	Unread func(err error)

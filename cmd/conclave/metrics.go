@@ -100,6 +100,8 @@ var series = []struct {
 	{"conclave_requests_denied_total", "Requests that policy or authentication refused.", true, func(d *daemon) float64 { return float64(d.pipeline.Counters().Denied.Load()) }},
 	{"conclave_requests_failed_total", "Requests that ended in another error.", true, func(d *daemon) float64 { return float64(d.pipeline.Counters().Failed.Load()) }},
 	{"conclave_handler_panics_total", "Handlers that panicked; each is a defect.", true, func(d *daemon) float64 { return float64(d.pipeline.Counters().Panics.Load()) }},
+	{"vault_quota_rate_limit_violation", "Requests that this node refused because of rate limits.", true, func(d *daemon) float64 { return float64(d.quotas.limiter.Refused()) }},
+	{"vault_quota_lease_count_violation", "Leases that this node didn't give because of lease counts.", true, func(d *daemon) float64 { return float64(d.pipeline.Counters().Unleased.Load()) }},
 	{"vault_raft_applied_index", "Index of the log that this node's state has reached.", false, func(d *daemon) float64 { return float64(d.state.Applied()) }},
 	{"conclave_cluster_time_seconds", "Cluster time as this node knows it, as a Unix time.", false, func(d *daemon) float64 { return float64(d.cluster.Now().UnixNano()) / 1e9 }},
 	{"conclave_commit_batches_total", "Batches of transactions that this node sent.", true, func(d *daemon) float64 { return float64(d.cluster.Stats().Batches) }},

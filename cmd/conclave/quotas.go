@@ -54,9 +54,17 @@ func (q *quotas) Ask(ctx context.Context, body []byte) ([]byte, error) {
 // Nodes is how many nodes serve clients.
 func (q *quotas) Nodes() int { return len(q.daemon.cluster.Members()) }
 
-// admit holds a request against the rate limits before anything but its head is read.
+// admit holds a request against the rate limits before anything but its head is read. What is refused is counted in the
+// audit log, or recorded there one by one if that is wanted and can be.
 func (q *quotas) admit(ctx context.Context, req *conclave.Request, setHeader func(name, value string)) error {
-	return q.limiter.Admit(ctx, quota.Request{Namespace: req.Namespace, Path: req.Path, Client: req.Remote.Addr()}, setHeader)
+	err := q.limiter.Admit(ctx, quota.Request{Namespace: req.Namespace, Path: req.Path, Client: req.Remote.Addr()}, setHeader)
+	if err == nil {
+		return nil
+	}
+	if !q.limiter.Audited() || q.daemon.pipeline.RecordRefusal(ctx, req, err) != nil {
+		q.daemon.countUnread(err)
+	}
+	return err
 }
 
 // follow has the limiter go by the definitions as they change, until ctx ends.

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -96,26 +98,62 @@ func TestParallelTokensNeverExceedALeaseCount(t *testing.T) {
 	}
 }
 
+// limit has the vault keep rate limits.
+func (v *vault) limit() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var group errgroup.Group
+	group.Go(func() error { return v.quotas.limiter.Run(ctx) })
+	v.t.Cleanup(func() {
+		cancel()
+		_ = group.Wait()
+	})
+	v.daemon.cluster.WhileLeader("rate limits", v.quotas.ledger.Lead)
+}
+
+// follow has the limiter go by the quotas as they are.
+func (v *vault) follow() {
+	v.t.Helper()
+	s, err := v.quotas.snapshot()
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	v.quotas.limiter.Set(s)
+}
+
+func TestLoginsOfARoleAreLimited(t *testing.T) {
+	v := openVault(t)
+	v.limit()
+	v.must(conclave.Update, "sys/auth/approle", map[string]any{"type": "approle"})
+	v.must(conclave.Update, "sys/quotas/rate-limit/web", map[string]any{"path": "auth/approle", "rate": "2", "interval": "1h", "role": "web"})
+	v.follow()
+	for role, want := range map[string]int{"web": 2, "batch": 4} {
+		v.must(conclave.Update, "auth/approle/role/"+role, map[string]any{"bind_secret_id": "false", "token_bound_cidrs": "127.0.0.0/8", "secret_id_bound_cidrs": "127.0.0.0/8"})
+		id := v.must(conclave.Read, "auth/approle/role/"+role+"/role-id", nil)["role_id"]
+		in := 0
+		for range 4 {
+			req := &conclave.Request{ID: "test-" + hex.EncodeToString(v.nextID()), Operation: conclave.Update, Path: "auth/approle/login",
+				Fields: map[string]any{"role_id": id}, Remote: netip.MustParseAddrPort("127.0.0.1:1")}
+			_, err := v.pipeline.Handle(t.Context(), req)
+			if err == nil {
+				in++
+			} else if !conclave.Is(err, conclave.Limited) {
+				t.Errorf("a login: %v", err)
+			}
+		}
+		if in != want {
+			t.Errorf("%d of 4 logins with the role %s succeeded, want %d", in, role, want)
+		}
+	}
+}
+
 // TestRateLimitIsHeldBeforeTheBody drives the edge of a node: a request that is refused is neither read nor recorded.
 func TestRateLimitIsHeldBeforeTheBody(t *testing.T) {
 	v := openVault(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var group errgroup.Group
-	defer func() {
-		cancel()
-		_ = group.Wait()
-	}()
-	group.Go(func() error { return v.quotas.limiter.Run(ctx) })
-	v.daemon.cluster.WhileLeader("rate limits", v.quotas.ledger.Lead)
+	v.limit()
 	v.must(conclave.Update, "sys/namespaces/team", nil)
 	v.must(conclave.Update, "sys/quotas/rate-limit/kv", map[string]any{"path": "secret/data/a*", "rate": "2", "interval": "1h"})
 	v.must(conclave.Update, "sys/quotas/rate-limit/all", map[string]any{"rate": "1", "interval": "1h", "inheritable": false})
-	s, err := v.quotas.snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	v.quotas.limiter.Set(s)
-
+	v.follow()
 	endpoint := v.server.Endpoint(config.Listener{})
 	request := func(method, path, body string) *httptest.ResponseRecorder {
 		req := httptest.NewRequest(method, "/v1/"+path, strings.NewReader(body))
@@ -136,6 +174,13 @@ func TestRateLimitIsHeldBeforeTheBody(t *testing.T) {
 	}
 	if after := len(v.records(0)); after != before {
 		t.Errorf("%d records of a refused request, want none", after-before)
+	}
+	v.must(conclave.Update, "sys/quotas/config", map[string]any{"enable_rate_limit_audit_logging": true})
+	v.follow()
+	before = len(v.records(0))
+	request("POST", "secret/data/abc", "not JSON")
+	if records := v.records(0); len(records) != before+1 || !bytes.Contains(records[before].Error, []byte("rate limit quota exceeded")) {
+		t.Errorf("%d records of a refused request, want one that says why", len(records)-before)
 	}
 	for _, c := range []struct {
 		path string
