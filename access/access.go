@@ -101,7 +101,7 @@ func (s *Service) Routes() []conclave.Route {
 		conclave.ReadRoute(conclave.Update, "capabilities", "What a token may do on paths.", s.ofToken),
 		conclave.ReadRoute(conclave.Update, "capabilities-accessor", "What the token behind an accessor may do on paths.", s.ofAccessor),
 	}
-	return append(routes, resultantRoute(), s.explainRoute())
+	return append(routes, resultantRoute(), s.explainRoute(), s.simulateRoute())
 }
 
 func (s *Service) self(ctx context.Context, _ conclave.View, in *Question) (*conclave.Response, error) {
@@ -114,7 +114,7 @@ func (s *Service) ofToken(_ context.Context, view conclave.View, in *TokenQuesti
 	}
 	caller, _, err := token.Authenticate(view, view.Namespace(), in.Token)
 	if err != nil {
-		return nil, conclave.Errorf(conclave.Invalid, "invalid token")
+		return nil, orInvalid(err, "invalid token")
 	}
 	return s.of(view, caller, &in.Question)
 }

@@ -142,23 +142,11 @@ func (e *Explanation) sentence() string {
 	if text, ok := because[e.Reason]; ok {
 		return text
 	}
-	rule := fmt.Sprintf("the rule for %q (%s)", e.Pattern, strings.Join(e.Rules, ", "))
 	reason, ok := policy.ReasonOf(e.Reason)
-	switch {
-	case e.Reason == reasonHidden || !ok:
+	if e.Reason == reasonHidden || !ok {
 		return "policies of the namespace where the token lives don't allow it"
-	case reason == policy.NoRule:
-		return "no rule of the token's policies matches the path"
-	case reason == policy.Denies:
-		return rule + " denies it"
-	case reason == policy.NoCapability:
-		return rule + " decides, and lacks " + strings.Join(e.Needed.Capabilities, " or ")
-	case reason == policy.Field:
-		return rule + " doesn't allow what was given, or not given, as the field " + strconv.Quote(e.Field)
-	case reason == policy.Unlisted:
-		return rule + " doesn't allow a field that was given"
 	}
-	return rule + " decides: " + reason.String()
+	return reason.Sentence(e.Pattern, e.Rules, e.Needed.Capabilities, e.Field)
 }
 
 // suggest makes a rule that wins over the one that denied, where there can be one.

@@ -59,8 +59,11 @@ func TestCapabilitiesAreWhatRequestsGet(t *testing.T) {
 				do, fields = conclave.Update, map[string]any{"k": "v"}
 			}
 			_, err := v.do(ann, do, path, fields)
-			if allowed := !conclave.Is(err, conclave.Denied); allowed != slices.Contains(answers[0], name) {
-				t.Fatalf("%s %s: %v, capabilities %v", name, path, err, answers[0])
+			allowed := !conclave.Is(err, conclave.Denied)
+			simulated := v.must(conclave.Update, "sys/access/simulate", map[string]any{"accessor": accessor, "checks": []any{map[string]any{"path": path, "operation": name}}})
+			result, _ := simulated["results"].([]any)[0].(map[string]any)
+			if allowed != slices.Contains(answers[0], name) || result["allowed"] != allowed {
+				t.Fatalf("%s %s: %v, capabilities %v, simulated %v", name, path, err, answers[0], result)
 			}
 			counts[err == nil || !conclave.Is(err, conclave.Denied)]++
 		}
@@ -71,5 +74,51 @@ func TestCapabilitiesAreWhatRequestsGet(t *testing.T) {
 	v.must(conclave.Update, "identity/entity/id/"+entity, map[string]any{"disabled": true})
 	if got := texts(v.must(conclave.Update, "sys/capabilities-accessor", map[string]any{"accessor": accessor, "paths": []any{"t/a"}})["capabilities"]); !slices.Equal(got, []string{"deny"}) {
 		t.Errorf("capabilities of a disabled entity = %v, want deny", got)
+	}
+}
+
+func TestSimulationTakesWhatIsNotStored(t *testing.T) {
+	v := openVault(t)
+	v.must(conclave.Update, "sys/policies/acl/team", map[string]any{"policy": `path "secret/*" { capabilities = ["read"] }`})
+	member := v.token(map[string]any{"policies": []any{"team"}})
+	decide := func(fields map[string]any) (allowed bool, rules []string) {
+		t.Helper()
+		fields["checks"] = []any{map[string]any{"path": "v1/secret/a", "operation": "delete"}}
+		result, _ := v.must(conclave.Update, "sys/access/simulate", fields)["results"].([]any)[0].(map[string]any)
+		allowed, _ = result["allowed"].(bool)
+		return allowed, texts(result["rules"])
+	}
+	candidate := map[string]any{"Team ": "\n" + `path "secret/*" { capabilities = ["delete"] }`}
+	for name, row := range map[string]struct {
+		fields map[string]any
+		want   bool
+		rules  []string
+	}{
+		"stored":     {map[string]any{"policies": []any{"team"}}, false, []string{"team:1"}},
+		"candidate":  {map[string]any{"policies": []any{"team"}, "candidates": candidate}, true, []string{"team:2"}},
+		"of a token": {map[string]any{"token": member.Reveal(), "candidates": candidate}, true, []string{"team:2"}},
+		"another":    {map[string]any{"policies": []any{"team"}, "candidates": map[string]any{"more": `path "secret/a" { capabilities = ["deny"] }`}}, false, []string{"more:1"}},
+		"root":       {map[string]any{"policies": []any{"root"}}, true, nil},
+		"nothing":    {map[string]any{"policies": []any{"absent"}}, false, nil},
+	} {
+		if allowed, rules := decide(row.fields); allowed != row.want || !slices.Equal(rules, row.rules) {
+			t.Errorf("%s: %v by %v, want %v by %v", name, allowed, rules, row.want, row.rules)
+		}
+	}
+	if _, err := v.do(member, conclave.Update, "sys/access/simulate", map[string]any{"policies": []any{"team"}, "checks": []any{map[string]any{"path": "a"}}}); !conclave.Is(err, conclave.Denied) {
+		t.Errorf("without the capability: %v, want denied", err)
+	}
+	for name, fields := range map[string]map[string]any{
+		"no checks":      {"policies": []any{"team"}},
+		"bad operation":  {"checks": []any{map[string]any{"path": "a", "operation": "eat"}}},
+		"no path":        {"checks": []any{map[string]any{"operation": "read"}}},
+		"bad token":      {"token": "hvs.nothing", "checks": []any{map[string]any{"path": "a"}}},
+		"bad accessor":   {"accessor": "nothing", "checks": []any{map[string]any{"path": "a"}}},
+		"no such entity": {"entity_id": "nobody", "checks": []any{map[string]any{"path": "a"}}},
+		"bad candidate":  {"candidates": map[string]any{"x": "path {"}, "checks": []any{map[string]any{"path": "a"}}},
+	} {
+		if _, err := v.do(v.root, conclave.Update, "sys/access/simulate", fields); !conclave.Is(err, conclave.Invalid) {
+			t.Errorf("%s: %v, want invalid", name, err)
+		}
 	}
 }

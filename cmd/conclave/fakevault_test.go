@@ -134,6 +134,10 @@ func (v *fakeVault) system(r *http.Request, path string) (int, object) {
 		return 200, data(object{"request_id": "4712", "time": "2026-01-02T03:04:05Z", "node": "node1", "operation": "read", "path": "secret/data/x", "display_name": "token-ann",
 			"policies": []string{"default", "team"}, "denied": true, "error": "permission denied", "because": "the rule decides, and lacks read", "reason": "capability",
 			"needed": object{"path": "secret/data/x", "capabilities": []string{"read"}}, "suggestion": "path \"secret/data/x\" {}"})
+	case path == "sys/access/simulate":
+		return 200, data(object{"policies": []string{"default", "team"}, "results": []object{{"path": "secret/data/x", "operation": "read", "allowed": false, "because": "no rule matches"}}})
+	case path == "sys/policies/acl/stored":
+		return 200, data(object{"name": "stored", "policy": "path \"secret/*\" { capabilities = [\"read\", \"list\"] }"})
 	case path == "sys/audit" && v.device:
 		return 200, data(object{"file/": object{"type": "file", "options": object{"file_path": "/a"}}})
 	case path == "sys/audit":

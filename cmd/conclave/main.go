@@ -124,7 +124,7 @@ func newRoot(s *client.Session) *cobra.Command {
 	}
 	add("data", logical.Commands(s)...)
 	add("data", kv.Command(s), secrets.Command(s))
-	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), policy.Command(s), lease.Command(s), namespace.Command(s), access.Why(s), audit.Command(s))
+	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), namespace.Command(s), access.Why(s), audit.Command(s))
 	for _, newCommand := range serverCommands {
 		add("cluster", newCommand())
 	}

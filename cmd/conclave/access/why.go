@@ -1,7 +1,6 @@
 package access
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,7 +8,6 @@ import (
 
 	"conclave/cmd/conclave/client"
 
-	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
 )
 
@@ -88,19 +86,4 @@ func (e *explanation) write(w io.Writer) {
 	if e.Suggestion != "" {
 		fmt.Fprintf(w, "\nThis rule, in one of the policies, would let it pass:\n\n%s\n", e.Suggestion)
 	}
-}
-
-// decode reads an answer's data.
-func decode(secret *api.Secret, into any) error {
-	if secret == nil || secret.Data == nil {
-		return client.Remotef("the vault's answer is empty")
-	}
-	text, err := json.Marshal(secret.Data)
-	if err == nil {
-		err = json.Unmarshal(text, into)
-	}
-	if err != nil {
-		return client.Remotef("the vault's answer can't be read: %w", err)
-	}
-	return nil
 }
