@@ -54,6 +54,8 @@ type Request struct {
 	Remote netip.AddrPort
 	// Header holds the few request headers that a mount or the audit log asks for, by canonical name.
 	Header map[string][]string
+	// MFA are the values of the header X-Vault-MFA: passcodes of a login's second factor. They are not recorded.
+	MFA []Secret
 	// PeerCertificates is the client's verified TLS chain, DER, leaf first; nil without one.
 	PeerCertificates [][]byte
 	// PresentedCertificates is what the client presented in the TLS handshake, DER, leaf first, whoever signed it; nil if
@@ -105,6 +107,26 @@ type Auth struct {
 	Orphan        bool
 	NumUses       int
 	DisplayName   string
+	// MFARequirement, if not nil, says what the login still needs: there is no token yet.
+	MFARequirement *MFARequirement
+}
+
+// MFARequirement is what a login still needs before it gets a token: every constraint, by one of its methods.
+type MFARequirement struct {
+	RequestID   string // lets whoever knows it finish the login
+	Constraints []MFAConstraint
+}
+
+// MFAConstraint is a named demand that any one of some methods meets.
+type MFAConstraint struct {
+	Name string
+	Any  []MFAMethod
+}
+
+// MFAMethod is one way to show a second factor.
+type MFAMethod struct {
+	Type, ID, Name string
+	UsesPasscode   bool
 }
 
 // Lease is attached to an answer whose content lives for a limited time.

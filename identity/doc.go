@@ -24,5 +24,5 @@
 // and a membership that ended count for no request that begins after the answer, on no node. A member's groups lie beside
 // the entity and not in it, and a group's members not in the group, so that logins of many don't wait for each other.
 //
-// What it doesn't do: identity tokens, the OIDC provider, login MFA.
+// What it doesn't do: identity tokens, the OIDC provider; second factors are package mfa's.
 package identity

@@ -6,6 +6,12 @@ import (
 	"conclave"
 )
 
+// HasGroup reports whether there is a group of an id.
+func HasGroup(view conclave.View, id string) (bool, error) {
+	g, err := loadGroup(view, id)
+	return g != nil, err
+}
+
 func (s Setup) lookupRoutes() []conclave.Route {
 	const how = "Give one of id, name and alias_id, or alias_name with alias_mount_accessor. The answer is empty if nothing is found."
 	return []conclave.Route{

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"conclave"
@@ -111,11 +112,18 @@ func (r *run) reserveOnce(ctx context.Context) error {
 // resolve notes how a guess ended, in the transaction of its outcome.
 func (r *run) resolve(failure error) error {
 	g := r.guess
+	second := asFactorFailure(failure)
+	if second != nil {
+		if err := second.count(r.call.here().system); err != nil {
+			return err
+		}
+	}
 	if g == nil || g.refused || len(r.call.levels) == 0 {
 		return nil
 	}
 	outcome := lockout.Undecided
 	switch {
+	case second != nil: // what was guessed at was right
 	case failure == nil:
 		outcome = lockout.Right
 	case conclave.Is(failure, conclave.Denied) || conclave.Is(failure, conclave.Invalid):
@@ -133,8 +141,11 @@ func settingsOf(tuned *mount.Lockout) lockout.Settings {
 		Reset: conclave.Seconds(tuned.Reset).Duration()}
 }
 
-// LockoutSettings are those of the mount that an accessor names.
+// LockoutSettings are those of the mount that an accessor names, or of the method of second factors.
 func LockoutSettings(view conclave.View, accessor string) (settings lockout.Settings, ok bool, err error) {
+	if id, ok := strings.CutPrefix(accessor, factorAccount); ok {
+		return factorSettingsOf(view, id)
+	}
 	table, err := mount.Load(view, mount.Defaults{})
 	if err != nil {
 		return lockout.Settings{}, false, err

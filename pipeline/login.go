@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 
 	"conclave"
 	"conclave/identity"
@@ -32,12 +33,20 @@ func (r *run) login(tx *store.Tx, resp *conclave.Response) (*conclave.Response, 
 	if err != nil {
 		return nil, err
 	}
+	instead, warnings, err := r.secondFactor(resp.Login, who)
+	if err != nil {
+		return nil, err
+	}
+	if instead != nil {
+		instead.Warnings = append(resp.Warnings, instead.Warnings...)
+		return instead, nil
+	}
 	granted := token.Granted{EntityID: who.EntityID, Policies: policy.WithoutRoot(who.Policies)}
 	made, err := token.Login(c.here().system, *r.minted, resp.Login, granted, c.mount, r.request.Path)
 	if err != nil {
 		return nil, err
 	}
-	made.Data, made.Warnings = resp.Data, append(resp.Warnings, made.Warnings...)
+	made.Data, made.Warnings = resp.Data, slices.Concat(resp.Warnings, warnings, made.Warnings)
 	return made, nil
 }
 

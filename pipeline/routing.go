@@ -61,7 +61,7 @@ func newRouting(config Config) *routing {
 	if config.Token != nil {
 		r.token = conclave.NewRouter(config.Token(&logins{r}))
 	}
-	r.system = conclave.NewRouter(slices.Concat(config.System, []conclave.Route{r.specRoute()}, r.wrappingRoutes()))
+	r.system = conclave.NewRouter(slices.Concat(config.System, []conclave.Route{r.specRoute()}, r.wrappingRoutes(), r.factorRoutes()))
 	for _, plugin := range config.Plugins {
 		r.plugins[pluginKey{plugin.Kind, plugin.Auth}] = plugin
 	}

@@ -18,7 +18,8 @@ import (
 
 const (
 	metricsPath = "sys/metrics"
-	maxLogged   = 512 // bytes of a path in a log line
+	mfaHeader   = "X-Vault-Mfa" // as net/http spells it
+	maxLogged   = 512           // bytes of a path in a log line
 )
 
 var (
@@ -172,6 +173,9 @@ func (e *endpoint) parseHead(r *http.Request, req *conclave.Request) (query url.
 			return nil, err
 		}
 	}
+	for _, value := range r.Header[mfaHeader] {
+		req.MFA = append(req.MFA, conclave.NewSecret(value))
+	}
 	if r.TLS != nil {
 		req.PeerCertificates, req.PresentedCertificates = verifiedChain(r.TLS), presented(r.TLS)
 	}
@@ -185,7 +189,7 @@ func (e *endpoint) keepHeaders(r *http.Request, req *conclave.Request) {
 	}
 	for _, name := range e.headers() {
 		values := r.Header[name]
-		if len(values) == 0 || name == "X-Vault-Token" || name == "Authorization" {
+		if len(values) == 0 || name == "X-Vault-Token" || name == "Authorization" || name == mfaHeader {
 			continue
 		}
 		if req.Header == nil {

@@ -231,9 +231,45 @@ func (r *reply) auth(auth *conclave.Auth) {
 	r.text(auth.TokenType)
 	r.raw(`,"orphan":`)
 	r.flag(auth.Orphan)
-	r.raw(`,"mfa_requirement":null,"num_uses":`)
+	r.raw(`,"mfa_requirement":`)
+	r.mfaRequirement(auth.MFARequirement)
+	r.raw(`,"num_uses":`)
 	r.number(int64(auth.NumUses))
 	r.raw(`}`)
+}
+
+// mfaRequirement writes {"mfa_request_id": "…", "mfa_constraints": {NAME: {"any": [{"type", "id", "uses_passcode", "name"}]}}}.
+func (r *reply) mfaRequirement(m *conclave.MFARequirement) {
+	if m == nil {
+		r.raw(`null`)
+		return
+	}
+	r.raw(`{"mfa_request_id":`)
+	r.text(m.RequestID)
+	r.raw(`,"mfa_constraints":{`)
+	for i, constraint := range m.Constraints {
+		if i > 0 {
+			r.raw(`,`)
+		}
+		r.text(constraint.Name)
+		r.raw(`:{"any":[`)
+		for j, method := range constraint.Any {
+			if j > 0 {
+				r.raw(`,`)
+			}
+			r.raw(`{"type":`)
+			r.text(method.Type)
+			r.raw(`,"id":`)
+			r.text(method.ID)
+			r.raw(`,"uses_passcode":`)
+			r.flag(method.UsesPasscode)
+			r.raw(`,"name":`)
+			r.text(method.Name)
+			r.raw(`}`)
+		}
+		r.raw(`]}`)
+	}
+	r.raw(`}}`)
 }
 
 // failed builds the answer to a request that failed. Data takes the place of the error when there is nothing there,

@@ -12,6 +12,7 @@ import (
 	"conclave"
 	"conclave/fsm"
 	"conclave/identity"
+	"conclave/mfa"
 	"conclave/mount"
 	"conclave/store"
 	"conclave/token"
@@ -51,7 +52,7 @@ func (d *daemon) internalTx(ctx context.Context, work func(*store.Tx) error) err
 // expireTokens clears tokens whose time has come, and what revoked ones left, in all namespaces. They are dead already:
 // this is tidying.
 func (d *daemon) expireTokens(ctx context.Context) error {
-	sweeps := map[string]*cubbyholeSweep{} // namespace id → how far its cubbyholes are swept
+	sweeps := map[string]*sweep{} // namespace id → how far it is swept
 	for {
 		if !d.store.Locked() {
 			if err := d.expireAll(ctx, sweeps); err != nil && ctx.Err() == nil {
@@ -66,29 +67,39 @@ func (d *daemon) expireTokens(ctx context.Context) error {
 	}
 }
 
-func (d *daemon) expireAll(ctx context.Context, sweeps map[string]*cubbyholeSweep) error {
+func (d *daemon) expireAll(ctx context.Context, sweeps map[string]*sweep) error {
 	all, err := d.namespaces()
 	if err != nil {
 		return err
 	}
-	maps.DeleteFunc(sweeps, func(id string, _ *cubbyholeSweep) bool {
+	maps.DeleteFunc(sweeps, func(id string, _ *sweep) bool {
 		return !slices.ContainsFunc(all, func(n conclave.Namespace) bool { return n.ID == id })
 	})
 	for _, at := range all {
-		sweep := sweeps[at.ID]
-		if sweep == nil {
-			sweep = &cubbyholeSweep{}
-			sweeps[at.ID] = sweep
+		s := sweeps[at.ID]
+		if s == nil {
+			s = &sweep{}
+			sweeps[at.ID] = s
 		}
 		if err := d.inNamespace(ctx, at, clearTokens); err != nil {
 			return err
 		}
-		if err := d.inNamespace(ctx, at, sweep.clear); err != nil {
+		if err := d.inNamespace(ctx, at, s.cubbyholes.clear); err != nil {
 			return err
 		}
-		sweep.advance()
+		s.cubbyholes.advance()
+		if err := d.inNamespace(ctx, at, s.factors.clear); err != nil {
+			return err
+		}
+		s.factors.advance()
 	}
 	return nil
+}
+
+// sweep is how far the parts of a namespace are swept that are too large for one step.
+type sweep struct {
+	cubbyholes cubbyholeSweep
+	factors    factorSweep
 }
 
 func clearTokens(_ *store.Tx, system conclave.System) error {
@@ -105,6 +116,21 @@ func clearTokens(_ *store.Tx, system conclave.System) error {
 		return err
 	}
 	_, _, err = identity.Tidy(system, expiryBatch)
+	return err
+}
+
+// factorSweep goes over the entities that have second factors or unfinished logins, some at a time, and removes what is over
+// or belongs to nobody any more. None of it can be used any longer.
+type factorSweep struct {
+	after string // the entity that the last step ended with; "" begins anew
+	next  string // where the step that runs will have ended
+}
+
+// advance notes that a step is committed, or will be done again later.
+func (s *factorSweep) advance() { s.after = s.next }
+
+func (s *factorSweep) clear(_ *store.Tx, system conclave.System) (err error) {
+	s.next, err = mfa.Tidy(system, s.after, expiryBatch, func(id string) (bool, error) { return directory{}.Entity(system, id) })
 	return err
 }
 

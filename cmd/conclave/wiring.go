@@ -18,7 +18,6 @@ import (
 	"conclave/audit"
 	"conclave/cluster"
 	"conclave/fsm"
-	"conclave/identity"
 	"conclave/lockout"
 	"conclave/mount"
 	"conclave/namespace"
@@ -116,7 +115,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	d.pipeline = pipeline.New(pipeline.Config{
 		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
 		System:   d.systemRoutes(questions),
-		Identity: identity.Routes(identity.Setup{Mounts: mountsByAccessor{}, Access: questions, Random: rand.Reader}), Random: rand.Reader, Envelope: server.Envelope,
+		Identity: identityRoutes(questions), Random: rand.Reader, Envelope: server.Envelope,
 		Token:      func(logins token.Logins) []conclave.Route { return token.Routes(questions, logins, rand.Reader) },
 		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Logins: d.quotas.limiter, Gaps: d.gaps, Logger: log.Named("request"),
 	})
