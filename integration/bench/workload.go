@@ -18,6 +18,8 @@ import (
 const (
 	mountPath     = "bench"
 	policyName    = "bench"
+	approlePath   = "bench-approle"
+	renewedTokens = 256
 	keysPerFolder = 100
 	bodyCount     = 64 // different bodies to write
 	seedClients   = 32
@@ -37,12 +39,16 @@ type target struct {
 	token  string
 	paths  []string // of the secrets, below the mount, without "data/"
 	bodies [][]byte
+	login  []byte   // with a role-id and a secret-id
+	tokens []string // to renew
 }
 
 // workload appends one request, chosen by chance, to dst.
 type workload func(dst []byte, random *rand.Rand) []byte
 
-func names() []string { return []string{"read", "write", "mixed", "list", "lookup", "create"} }
+func names() []string {
+	return []string{"read", "write", "mixed", "list", "lookup", "create", "login", "renew"}
+}
 
 func (t *target) workload(name string) workload {
 	switch name {
@@ -68,6 +74,15 @@ func (t *target) workload(name string) workload {
 		body := []byte(`{"policies":["default"],"ttl":"1h"}`)
 		return func(dst []byte, _ *rand.Rand) []byte {
 			return appendRequest(dst, "POST", "auth/token/create", t.token, body)
+		}
+	case "login":
+		return func(dst []byte, _ *rand.Rand) []byte {
+			return appendRequest(dst, "POST", "auth/"+approlePath+"/login", "", t.login)
+		}
+	case "renew":
+		body := []byte(`{"increment":"1h"}`)
+		return func(dst []byte, random *rand.Rand) []byte {
+			return appendRequest(dst, "POST", "auth/token/renew-self", t.tokens[random.IntN(len(t.tokens))], body)
 		}
 	}
 	return t.read
@@ -113,6 +128,9 @@ func prepare(ctx context.Context, l *lab.Lab, o options, name string) (*target, 
 	if t.token, err = root.Token(ctx, map[string]any{"policies": []string{policyName}, "ttl": "24h"}); err != nil {
 		return nil, err
 	}
+	if err := t.admit(ctx, root, o); err != nil {
+		return nil, err
+	}
 	random := rand.New(rand.NewPCG(1, 1))
 	for range bodyCount {
 		t.bodies = append(t.bodies, body(random, o.size))
@@ -122,6 +140,45 @@ func prepare(ctx context.Context, l *lab.Lab, o options, name string) (*target, 
 	}
 	progress("%s: writing %d secrets of %d bytes", name, len(t.paths), o.size)
 	return t, t.fill(ctx)
+}
+
+// admit makes what logins and renewals need, if they are measured.
+func (t *target) admit(ctx context.Context, root *lab.Client, o options) error {
+	if slices.Contains(o.workloads, "renew") {
+		for range renewedTokens {
+			token, err := root.Token(ctx, map[string]any{"policies": []string{"default"}, "ttl": "24h"})
+			if err != nil {
+				return err
+			}
+			t.tokens = append(t.tokens, token)
+		}
+	}
+	if !slices.Contains(o.workloads, "login") {
+		return nil
+	}
+	answer, err := root.Do(ctx, "POST", "sys/auth/"+approlePath, map[string]string{"type": "approle"})
+	if err == nil {
+		err = answer.Want(200, 204, 400) // 400: it is there from an earlier run
+	}
+	if err != nil {
+		return fmt.Errorf("mount approle: %w", err)
+	}
+	role := "auth/" + approlePath + "/role/bench"
+	if err := root.Write(ctx, role, map[string]any{"token_ttl": "1h", "token_policies": []string{policyName}}, nil); err != nil {
+		return err
+	}
+	var made struct {
+		RoleID   string `json:"role_id"`
+		SecretID string `json:"secret_id"`
+	}
+	if err := root.Read(ctx, role+"/role-id", &made); err != nil {
+		return err
+	}
+	if err := root.Write(ctx, role+"/secret-id", map[string]any{}, &made); err != nil {
+		return err
+	}
+	t.login = fmt.Appendf(nil, `{"role_id":"%s","secret_id":"%s"}`, made.RoleID, made.SecretID)
+	return nil
 }
 
 // body is a secret with this many bytes of text in three members.
