@@ -18,6 +18,7 @@ import (
 	"conclave/cmd/conclave/lease"
 	"conclave/cmd/conclave/local"
 	"conclave/cmd/conclave/logical"
+	"conclave/cmd/conclave/login"
 	"conclave/cmd/conclave/namespace"
 	"conclave/cmd/conclave/operator"
 	"conclave/cmd/conclave/policy"
@@ -124,7 +125,9 @@ func newRoot(s *client.Session) *cobra.Command {
 	}
 	add("data", logical.Commands(s)...)
 	add("data", kv.Command(s), secrets.Command(s))
-	add("access", newLogin(s), secrets.AuthCommand(s), token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), namespace.Command(s), access.Why(s), audit.Command(s))
+	auth := secrets.AuthCommand(s)
+	auth.AddCommand(login.Help(s))
+	add("access", login.Command(s), auth, token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), namespace.Command(s), access.Why(s), audit.Command(s))
 	for _, newCommand := range serverCommands {
 		add("cluster", newCommand())
 	}

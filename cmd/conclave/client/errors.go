@@ -99,6 +99,9 @@ func describe(e *api.ResponseError) string {
 // hint says what to do about err, or nothing.
 func (s *Session) hint(err error) string {
 	if answer, ok := errors.AsType[*api.ResponseError](err); ok {
+		if answer.StatusCode == http.StatusForbidden && strings.Contains(answer.URL, "/v1/auth/") && strings.Contains(answer.URL, "/login") {
+			return "Nobody is let in there now: the account may be locked for a while after wrong guesses, or this address not allowed."
+		}
 		if answer.StatusCode == http.StatusForbidden && s.tokenless {
 			return "No token was sent. Log in with `conclave login`, or set CONCLAVE_TOKEN."
 		}

@@ -55,6 +55,14 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 }
 
+func TestLockedAccountIsNoMissingToken(t *testing.T) {
+	s := &Session{tokenless: true}
+	denied := &api.ResponseError{StatusCode: http.StatusForbidden, URL: "https://127.0.0.1:8200/v1/auth/userpass/login/ann", Errors: []string{"permission denied"}}
+	if text := s.Explain(denied); !strings.Contains(text, "locked") || strings.Contains(text, "No token was sent") {
+		t.Errorf("a login that is denied: %q", text)
+	}
+}
+
 func TestMissingTokenIsSaid(t *testing.T) {
 	denied := &api.ResponseError{StatusCode: http.StatusForbidden, Errors: []string{"permission denied"}}
 	for tokenless, want := range map[bool]string{true: "No token was sent", false: "token capabilities"} {

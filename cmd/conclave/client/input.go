@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,14 +170,30 @@ func (s *Session) Prompt(question string) (string, error) {
 		}
 		return strings.TrimSpace(string(secret)), nil
 	}
-	line, err := bufio.NewReader(io.LimitReader(s.In, maxToken)).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
+	line, err := readLine(s.In)
+	if err != nil {
 		return "", localf("read standard input: %w", err)
 	}
 	if line = strings.TrimSpace(line); line == "" {
 		return "", Usagef("%s is needed: type it when asked, or give it on standard input", question)
 	}
 	return line, nil
+}
+
+// readLine reads to the end of a line and no further, so that the next line answers the next question.
+func readLine(r io.Reader) (string, error) {
+	var line []byte
+	for next := make([]byte, 1); len(line) < maxToken; {
+		n, err := r.Read(next)
+		if n == 1 && next[0] == '\n' || errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+		line = append(line, next[:n]...)
+	}
+	return string(line), nil
 }
 
 // Secret is one secret of a command: from the prompt when arg is empty, from standard input when it is "-", from a file

@@ -93,6 +93,19 @@ func (s *Session) env(name string) string {
 	return s.Getenv("VAULT_" + name)
 }
 
+// TokenVariable names the variable that commands have their token from, if one is set.
+func (s *Session) TokenVariable() string {
+	for _, name := range []string{"CONCLAVE_TOKEN", "VAULT_TOKEN"} {
+		if s.Getenv(name) != "" {
+			return name
+		}
+	}
+	return ""
+}
+
+// ShowsCertificate reports whether flags or environment name a certificate to show to nodes.
+func (s *Session) ShowsCertificate() bool { return s.ClientCert != "" || s.env("CLIENT_CERT") != "" }
+
 // Client connects as flags and environment say, with the token of the environment or the token file.
 func (s *Session) Client() (*api.Client, error) {
 	c, err := s.connect(s.Address)
