@@ -19,7 +19,8 @@ const (
 	period      = 250 * time.Millisecond // after which what wasn't used goes back, and what will be is asked for
 	askPatience = 250 * time.Millisecond // with the ledger
 	patience    = time.Second            // of a request with all of that
-	leastPause  = 5 * time.Millisecond   // for which a refusal holds
+	leastPause  = 5 * time.Millisecond   // for which a refusal of the ledger holds at least,
+	mostPause   = time.Second            // and at most: tokens that other nodes return come sooner than the rate says
 )
 
 // Desk is the way to the cluster's ledger.
@@ -65,13 +66,14 @@ type account struct {
 	key         accountKey
 	rate, burst float64
 	block       time.Duration
-	tokens      int       // that the ledger gave and nobody used yet
-	left        int       // in the ledger's bucket, when it last said so
-	spent       int       // since the last period began
-	used        float64   // that hasn't been filled again
-	usedAt      time.Time // when used was right
-	untold      float64   // of used: what the ledger doesn't know of
-	refuseUntil time.Time
+	tokens      int              // that the ledger gave and nobody used yet
+	left        int              // in the ledger's bucket, when it last said so
+	spent       int              // since the last period began
+	used        float64          // that hasn't been filled again
+	usedAt      time.Time        // when used was right
+	untold      float64          // of used: what the ledger doesn't know of
+	refuseUntil time.Time        // this node asks nobody before
+	nextAt      time.Time        // when there is a token, by the rate
 	introduced  uint64           // the seat of the ledger that has been told of used
 	waiters     []chan<- verdict // of requests
 	own         bucket           // for when there is no ledger
@@ -218,7 +220,16 @@ func (a *account) fill(now time.Time) {
 }
 
 // wait is until a request may be let in, as far as this node knows.
-func (a *account) wait(now time.Time) time.Duration { return max(0, a.refuseUntil.Sub(now)) }
+func (a *account) wait(now time.Time) time.Duration { return max(0, a.nextAt.Sub(now)) }
+
+// refuse turns requests off for as long as there is no token.
+func (a *account) refuse(now time.Time, wait time.Duration) {
+	a.nextAt = now.Add(wait)
+	if a.block == 0 {
+		wait = max(leastPause, min(wait, mostPause))
+	}
+	a.refuseUntil = now.Add(wait)
+}
 
 // takeOwn takes a token of this node's part of the bucket.
 func (a *account) takeOwn(now time.Time, nodes int) bool {
@@ -226,7 +237,7 @@ func (a *account) takeOwn(now time.Time, nodes int) bool {
 	a.own.rate, a.own.burst = a.rate*part, max(1, a.burst*part)
 	a.own.fill(now)
 	if a.own.level = min(a.own.level, a.own.burst); a.own.whole() < 1 {
-		a.refuseUntil = now.Add(max(leastPause, a.own.untilOne(), a.block))
+		a.refuse(now, max(a.own.untilOne(), a.block))
 		return false
 	}
 	a.own.level--

@@ -167,7 +167,7 @@ func (a *account) accept(i item, g grant, now time.Time) {
 	a.tokens += g.Tokens - served
 	a.left = g.Left
 	if g.Wait > 0 {
-		a.refuseUntil = now.Add(max(leastPause, g.Wait))
+		a.refuse(now, g.Wait)
 		a.tell(turnOff, len(a.waiters))
 	}
 }

@@ -24,6 +24,8 @@ const (
 	// placesPause and placesBatch are how often the places of ended tokens are given back, and how many in one transaction.
 	placesPause = time.Second
 	placesBatch = 256
+	// maxRecording is how many refusals are recorded at once; others are counted.
+	maxRecording = 64
 )
 
 // quotas holds requests against the quotas.
@@ -31,10 +33,12 @@ type quotas struct {
 	daemon  *daemon
 	ledger  *quota.Ledger
 	limiter *quota.Limiter
+
+	recording chan struct{} // has an element for each refusal that is being recorded
 }
 
 func newQuotas(d *daemon) *quotas {
-	q := &quotas{daemon: d, ledger: quota.NewLedger(time.Now, rand.Reader)}
+	q := &quotas{daemon: d, ledger: quota.NewLedger(time.Now, rand.Reader), recording: make(chan struct{}, maxRecording)}
 	q.limiter = quota.NewLimiter(q, time.Now)
 	d.cluster.Handle(callTokens, func(_ context.Context, _ cluster.Member, body []byte) ([]byte, error) {
 		return q.ledger.Answer(body)
@@ -61,10 +65,21 @@ func (q *quotas) admit(ctx context.Context, req *conclave.Request, setHeader fun
 	if err == nil {
 		return nil
 	}
-	if !q.limiter.Audited() || q.daemon.pipeline.RecordRefusal(ctx, req, err) != nil {
+	if !q.limiter.Audited() || !q.record(ctx, req, err) {
 		q.daemon.countUnread(err)
 	}
 	return err
+}
+
+// record records a refusal, if not too many others are being recorded.
+func (q *quotas) record(ctx context.Context, req *conclave.Request, refusal error) bool {
+	select {
+	case q.recording <- struct{}{}:
+		defer func() { <-q.recording }()
+		return q.daemon.pipeline.RecordRefusal(ctx, req, refusal) == nil
+	default:
+		return false
+	}
 }
 
 // follow has the limiter go by the definitions as they change, until ctx ends.
