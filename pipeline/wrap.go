@@ -107,7 +107,7 @@ func (r *routing) hold(system *store.View, minted token.Minted, body string, ttl
 			return nil, err
 		}
 	}
-	return &conclave.Wrap{Token: minted.Secret, Accessor: minted.Accessor, TTL: ttl, CreationTime: now, CreationPath: path}, nil
+	return &conclave.Wrap{Token: minted.Secret, Accessor: record.Accessor, TTL: ttl, CreationTime: now, CreationPath: path}, nil
 }
 
 // cubbyhole opens the cubbyhole of a token in its namespace.

@@ -85,6 +85,19 @@ func (tx *Tx) Close() {
 	}
 }
 
+func (tx *Tx) sawNothing(key fsm.Key) bool {
+	if tx.readAt != nil {
+		i, seen := tx.readAt[key]
+		return seen && tx.reads[i].Version == 0
+	}
+	for i := range tx.reads {
+		if tx.reads[i].Version == 0 && tx.reads[i].Key == key {
+			return true
+		}
+	}
+	return false
+}
+
 // note remembers that key was seen at version. A second look at a snapshot sees the same.
 func (tx *Tx) note(key fsm.Key, version uint64) {
 	if tx.readAt == nil {
@@ -121,8 +134,12 @@ func (tx *Tx) fail(err error) error {
 	return err
 }
 
-// get returns the stored item, and notes it.
+// get returns the stored item, and notes it. What was seen not to be there isn't looked for again: a key that is made is
+// looked at by who makes sure of that and by who writes it.
 func (tx *Tx) get(key fsm.Key) (version uint64, value []byte, err error) {
+	if tx.sawNothing(key) {
+		return 0, nil, nil
+	}
 	version, value, err = tx.view.Get(key)
 	if err != nil {
 		return 0, nil, tx.fail(fmt.Errorf("read state: %w", err))

@@ -14,5 +14,5 @@ func CallerByAccessor(view conclave.View, accessor string) (*conclave.Caller, er
 // Exists reports whether there is a token stored under a name, alive or not yet cleared away.
 func Exists(view conclave.View, name string) (bool, error) {
 	r, err := load(view, name)
-	return r != nil && !r.Bridge, err
+	return r != nil, err
 }

@@ -18,7 +18,8 @@ const (
 	base62         = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// Minted is the randomness of a new token. It is made once per request, before the transaction.
+// Minted is the randomness of a new token. It is made once per request, before the transaction. The accessor is for a
+// secret that somebody chose; other tokens have that of their secret.
 type Minted struct {
 	Secret   conclave.Secret
 	Accessor string
@@ -95,7 +96,9 @@ func issue(tx conclave.Tx, minted Minted, r *Record) (conclave.Secret, error) {
 // Create stores a new token with its accessor, uses, place in the tree and expiry. It sets the record's name, accessor,
 // time of creation and end from minted, the transaction's time and r.TTL. The caller has decided all else.
 func Create(tx conclave.Tx, minted Minted, r *Record) error {
-	r.Name, r.Accessor = NameOf(minted.Secret), minted.Accessor
+	if r.Name, r.Accessor = NameOf(minted.Secret), minted.Accessor; isMinted(minted.Secret) {
+		r.Accessor = r.Name
+	}
 	r.Created, r.Policies = tx.Now().UnixNano(), normalPolicies(r.Policies)
 	if r.TTL > 0 {
 		r.Expires = tx.Now().Add(r.TTL).UnixNano()
@@ -118,16 +121,7 @@ func Create(tx conclave.Tx, minted Minted, r *Record) error {
 			return err
 		}
 	}
-	for _, path := range []string{idPath(r.Name), accessorPath(r.Accessor), deadPath(r.Name)} {
-		taken, err := tx.Get(path)
-		if err != nil {
-			return err
-		}
-		if taken != nil {
-			return conclave.Errorf(conclave.Invalid, "cannot create a token with a duplicate ID")
-		}
-	}
-	if err := tx.Put(accessorPath(r.Accessor), []byte(r.Name)); err != nil {
+	if err := r.claim(tx); err != nil {
 		return err
 	}
 	if r.NumUses > 0 {
@@ -139,6 +133,28 @@ func Create(tx conclave.Tx, minted Minted, r *Record) error {
 		return err
 	}
 	return store(tx, r)
+}
+
+// claim refuses a token that is there or was there, which only those that somebody chose can be. Theirs are the accessors
+// that have an entry.
+func (r *Record) claim(tx conclave.Tx) error {
+	paths := []string{idPath(r.Name)}
+	if r.Accessor != r.Name {
+		paths = append(paths, deadPath(r.Name), accessorPath(r.Accessor), idPath(r.Accessor))
+	}
+	for _, path := range paths {
+		taken, err := tx.Get(path)
+		if err != nil {
+			return err
+		}
+		if taken != nil {
+			return conclave.Errorf(conclave.Invalid, "cannot create a token with a duplicate ID")
+		}
+	}
+	if r.Accessor == r.Name {
+		return nil
+	}
+	return tx.Put(accessorPath(r.Accessor), []byte(r.Name))
 }
 
 // check holds a new record against the limits.

@@ -3,7 +3,9 @@ package token
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,11 +37,11 @@ const (
 type Record struct {
 	// Name is the hash that the token is stored under.
 	Name        string            `json:"-"`
-	Accessor    string            `json:"accessor"`
-	Parent      string            `json:"parent,omitempty"` // the parent's name; empty for orphans
-	Depth       int               `json:"depth,omitempty"`  // ancestors at creation
-	Policies    []string          `json:"policies"`         // sorted, in lower case
-	Path        string            `json:"path"`             // of the request that made it
+	Accessor    string            `json:"accessor,omitempty"` // absent if it is the name
+	Parent      string            `json:"parent,omitempty"`   // the parent's name; empty for orphans
+	Depth       int               `json:"depth,omitempty"`    // ancestors at creation
+	Policies    []string          `json:"policies"`           // sorted, in lower case
+	Path        string            `json:"path"`               // of the request that made it
 	Metadata    map[string]string `json:"meta,omitempty"`
 	DisplayName string            `json:"display_name"`
 	EntityID    string            `json:"entity_id,omitempty"`
@@ -61,8 +63,6 @@ type Record struct {
 	Origin *origin `json:"origin,omitempty"`
 	// Guardian is a token in a namespace above whose end is also this one's: that of who made it, or of who made its parent.
 	Guardian *Guardian `json:"guardian,omitempty"`
-	// Bridge marks a token that was revoked without its children: it is no token any more, and its children are orphans.
-	Bridge bool `json:"bridge,omitempty"`
 
 	// Batch marks a batch token, which isn't stored: this is what the token says of itself.
 	Batch bool `json:"-"`
@@ -95,20 +95,51 @@ func (r *Record) remaining(now time.Time) time.Duration {
 	return max(0, time.Unix(0, r.Expires).Sub(now))
 }
 
-// NameOf is the name that a token is stored under.
+// NameOf is the name that a token is stored under: its accessor, or a hash that nothing but the storage sees if the token
+// was chosen by somebody, and so may be guessed.
 func NameOf(secret conclave.Secret) string {
+	if isMinted(secret) {
+		return AccessorOf(secret)
+	}
 	sum := sha256.Sum256([]byte(secret.Reveal()))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-func idPath(name string) string            { return "token/id/" + name }
+// AccessorOf is the accessor of a token that was made of randomness: SHA-256 of it as a number, its 24 lowest digits to
+// the base of 62, the lowest first. They are 142 bits, from which nothing of the token's 568 can be found out.
+func AccessorOf(secret conclave.Secret) string {
+	sum := sha256.Sum256([]byte(secret.Reveal()))
+	var limbs [4]uint64
+	for i := range limbs {
+		limbs[i] = binary.BigEndian.Uint64(sum[8*i:])
+	}
+	var accessor [accessorLength]byte
+	for at := range accessor {
+		rest := uint64(0)
+		for i := range limbs {
+			limbs[i], rest = bits.Div64(rest, limbs[i], uint64(len(base62)))
+		}
+		accessor[at] = base62[rest]
+	}
+	return string(accessor[:])
+}
+
+func isMinted(secret conclave.Secret) bool { return strings.HasPrefix(secret.Reveal(), Prefix) }
+
+func isAccessor(text string) bool {
+	return len(text) == accessorLength && strings.Trim(text, base62) == ""
+}
+
+func idPath(name string) string            { return idDir + name }
 func accessorPath(accessor string) string  { return accessorDir + accessor }
 func usesPath(name string) string          { return "token/uses/" + name }
 func childDir(parent string) string        { return "token/child/" + parent + "/" }
 func childPath(parent, name string) string { return childDir(parent) + name }
 func deadPath(name string) string          { return deadDir + name }
+func bridgePath(name string) string        { return "token/bridge/" + name }
 
 const (
+	idDir       = "token/id/"
 	accessorDir = "token/accessor/"
 	deadDir     = "token/dead/"
 	expiryDir   = "token/expiry/"
@@ -117,7 +148,7 @@ const (
 // mark is the value of an entry that says all by its name.
 func mark() []byte { return []byte{1} }
 
-// load returns a record by name, nil if there is none; it may be a bridge.
+// load returns a record by name, nil if there is none.
 func load(view conclave.View, name string) (*Record, error) {
 	loaded, err := view.Load(idPath(name), func(value []byte) (any, error) { return decode(name, value) })
 	r, _ := loaded.(*Record)
@@ -129,7 +160,10 @@ func decode(name string, value []byte) (*Record, error) {
 	if err := json.Unmarshal(value, r); err != nil {
 		return nil, conclave.Errorf(conclave.Internal, "the stored record of a token is damaged")
 	}
-	if !r.Bridge && (r.Accessor == "" || r.Created == 0) {
+	if r.Accessor == "" && isAccessor(name) {
+		r.Accessor = name
+	}
+	if r.Accessor == "" || r.Created == 0 {
 		return nil, conclave.Errorf(conclave.Internal, "the stored record of a token is incomplete")
 	}
 	r.describe()
@@ -160,7 +194,11 @@ func (r *Record) Owner() string {
 }
 
 func store(tx conclave.Tx, r *Record) error {
-	value, err := json.Marshal(r)
+	kept := *r
+	if kept.Accessor == kept.Name {
+		kept.Accessor = ""
+	}
+	value, err := json.Marshal(&kept)
 	if err != nil {
 		return err
 	}
@@ -169,23 +207,30 @@ func store(tx conclave.Tx, r *Record) error {
 
 // alive reports whether the token and all its ancestors live.
 func alive(view conclave.View, r *Record) (bool, error) {
-	if r.Bridge || r.expired(view) {
+	if r.expired(view) {
 		return false, nil
 	}
 	for depth := 0; r.Parent != ""; depth++ {
 		parent, err := load(view, r.Parent)
-		if err != nil || parent == nil || depth >= MaxDepth {
+		switch {
+		case err != nil || depth >= MaxDepth:
 			return false, err
-		}
-		if parent.Bridge {
-			return !r.Batch, nil // orphans of a token that was revoked alone; a batch token can't become one
-		}
-		if parent.expired(view) {
+		case parent == nil && r.Batch:
+			return false, nil // nobody makes an orphan of it
+		case parent == nil:
+			return isBridge(view, r.Parent)
+		case parent.expired(view):
 			return false, nil
 		}
 		r = parent
 	}
 	return true, nil
+}
+
+// isBridge reports whether a token was revoked without its children: they are orphans.
+func isBridge(view conclave.View, name string) (bool, error) {
+	value, err := view.Get(bridgePath(name))
+	return value != nil, err
 }
 
 // Find returns the record of a token that lives, by the name that it is stored under, nil if there is none.

@@ -15,7 +15,7 @@ const MaxStep = 1000
 // a token that isn't there does nothing.
 func Revoke(tx conclave.Tx, name string) error {
 	r, err := load(tx, name)
-	if err != nil || r == nil || r.Bridge {
+	if err != nil || r == nil {
 		return err
 	}
 	if err := removeEntries(tx, r); err != nil {
@@ -30,7 +30,7 @@ func Revoke(tx conclave.Tx, name string) error {
 // RevokeOrphan ends a token alone: those directly below it become orphans.
 func RevokeOrphan(tx conclave.Tx, name string) error {
 	r, err := load(tx, name)
-	if err != nil || r == nil || r.Bridge {
+	if err != nil || r == nil {
 		return err
 	}
 	if err := removeEntries(tx, r); err != nil {
@@ -39,13 +39,18 @@ func RevokeOrphan(tx conclave.Tx, name string) error {
 	if err := tx.Put(deadPath(name), mark()); err != nil {
 		return err
 	}
-	return store(tx, &Record{Name: name, Bridge: true, Policies: []string{}})
+	if err := tx.Put(bridgePath(name), mark()); err != nil {
+		return err
+	}
+	return tx.Delete(idPath(name))
 }
 
 // removeEntries deletes all that a token has beside its record.
 func removeEntries(tx conclave.Tx, r *Record) error {
-	if err := tx.Delete(accessorPath(r.Accessor)); err != nil {
-		return err
+	if r.Accessor != r.Name {
+		if err := tx.Delete(accessorPath(r.Accessor)); err != nil {
+			return err
+		}
 	}
 	if r.Parent != "" {
 		if err := tx.Delete(childPath(r.Parent, r.Name)); err != nil {
@@ -107,7 +112,7 @@ func Tidy(tx conclave.Tx, limit int) (done int, more bool, err error) {
 
 // clearDead removes the last traces of a token without children.
 func clearDead(tx conclave.Tx, name string) error {
-	if err := tx.Delete(idPath(name)); err != nil { // a bridge, if it is there
+	if err := tx.Delete(bridgePath(name)); err != nil { // if it is there
 		return err
 	}
 	if _, there, err := tx.Cell(usesPath(name)); err != nil || there {
@@ -119,7 +124,7 @@ func clearDead(tx conclave.Tx, name string) error {
 }
 
 func clearChildren(tx conclave.Tx, parent string, children []string) error {
-	record, err := load(tx, parent)
+	bridge, err := isBridge(tx, parent)
 	if err != nil {
 		return err
 	}
@@ -131,7 +136,7 @@ func clearChildren(tx conclave.Tx, parent string, children []string) error {
 		switch {
 		case child == nil || child.Parent != parent:
 			err = nil
-		case record != nil && record.Bridge:
+		case bridge:
 			orphan := *child
 			orphan.Parent = ""
 			err = store(tx, &orphan)
@@ -207,7 +212,7 @@ func Expire(tx conclave.Tx, names []string) (int, error) {
 		if err != nil {
 			return done, err
 		}
-		if r == nil || r.Bridge || !r.expired(tx) {
+		if r == nil || !r.expired(tx) {
 			continue
 		}
 		if err := Revoke(tx, name); err != nil {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
+	"slices"
 	"time"
 
 	"conclave"
@@ -147,14 +147,16 @@ func byAccessor(view conclave.View, accessor string) (*Record, error) {
 }
 
 func seekAccessor(view conclave.View, accessor string) (*Record, error) {
-	if len(accessor) != accessorLength || strings.Trim(accessor, base62) != "" {
+	if !isAccessor(accessor) {
 		return nil, nil
 	}
-	name, err := view.Get(accessorPath(accessor))
-	if err != nil || name == nil {
-		return nil, err
+	r, err := find(view, accessor)
+	if err == nil && r == nil {
+		var name []byte
+		if name, err = view.Get(accessorPath(accessor)); err == nil && name != nil {
+			r, err = find(view, string(name))
+		}
 	}
-	r, err := find(view, string(name))
 	if err != nil || r == nil {
 		return nil, err
 	}
@@ -214,7 +216,7 @@ func (s *routes) describe(view conclave.View, r *Record, id string) (*lookupOutp
 		if err != nil {
 			return nil, err
 		}
-		orphan = parent != nil && parent.Bridge
+		orphan = parent == nil // a bridge, since the token lives
 	}
 	created := time.Unix(0, r.Created).UTC()
 	out := &lookupOutput{Accessor: r.Accessor, CreationTime: created.Unix(), CreationTTL: seconds(r.TTL), DisplayName: r.DisplayName,
@@ -362,11 +364,39 @@ func (s *routes) revokeOrphan(_ context.Context, tx conclave.Tx, in *tokenInput)
 }
 
 func (s *routes) accessors(_ context.Context, view conclave.View, in *pageInput) (*conclave.Keys, error) {
-	keys, err := view.List(accessorDir, in.After, in.Limit)
+	keys, err := listAccessors(view, in.After, in.Limit)
 	if err != nil {
 		return nil, err
 	}
 	return &conclave.Keys{Keys: keys}, nil
+}
+
+// listAccessors merges the names that are accessors with the accessors that have an entry.
+func listAccessors(view conclave.View, after string, limit int) ([]string, error) {
+	keys, err := view.List(accessorDir, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	for from, found := after, 0; limit <= 0 || found < limit; {
+		names, err := view.List(idDir, from, limit)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if isAccessor(name) {
+				keys, found = append(keys, name), found+1
+			}
+		}
+		if limit <= 0 || len(names) < limit {
+			break
+		}
+		from = names[len(names)-1]
+	}
+	slices.Sort(keys)
+	if limit > 0 && len(keys) > limit {
+		keys = keys[:limit]
+	}
+	return keys, nil
 }
 
 // tidyStep is how many tokens one request clears away.

@@ -487,3 +487,32 @@ func (noLogins) PoliciesOf(_ conclave.View, entityID string) ([]string, error) {
 func (noLogins) RenewLogin(context.Context, conclave.Tx, string, *conclave.Login) (*conclave.TokenTerms, *conclave.Mount, error) {
 	return nil, nil, conclave.Errorf(conclave.Invalid, "there are no auth methods")
 }
+
+func TestAccessorsAreListedInPages(t *testing.T) {
+	b := newBench(t)
+	var want []string
+	for i := range 9 {
+		fields := map[string]any{"policies": list("a")}
+		if i%3 == 0 {
+			fields["id"] = "chosen-" + strings.Repeat("x", i)
+		}
+		want = append(want, b.create(b.root, fields).Accessor)
+	}
+	want = append(want, members(t, b.must(b.root, conclave.Read, "lookup-self", nil))["accessor"].(string))
+	slices.Sort(want)
+	for _, limit := range []int{0, 1, 3, 10, 20} {
+		var got []string
+		for after := ""; ; after = got[len(got)-1] {
+			page, err := listAccessors(b, after, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got = append(got, page...); limit == 0 || len(page) < limit {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("by %d: %q, want %q", limit, got, want)
+		}
+	}
+}

@@ -198,7 +198,7 @@ func TestTidyClearsATreeInBoundedSteps(t *testing.T) {
 			t.Fatalf("step %d: %d, %v", steps, done, err)
 		}
 	}
-	if len(m.Values()) != 3 || len(m.Cells()) != 0 || !lives(m, other) { // the other's record, accessor and expiry
+	if len(m.Values()) != 2 || len(m.Cells()) != 0 || !lives(m, other) { // the other's record and expiry
 		t.Errorf("left after %d steps: %d values, %d cells", steps, len(m.Values()), len(m.Cells()))
 	}
 	if done, more, err := tidy(m, 4); done != 0 || more || err != nil {
@@ -287,16 +287,18 @@ func TestExpiredTokensAreCleared(t *testing.T) {
 		}
 		total += done
 	}
-	if total != 6 || len(m.Values()) != 2 {
+	if total != 6 || len(m.Values()) != 1 {
 		t.Errorf("cleared %d, left %v", total, len(m.Values()))
 	}
 }
 
 func TestDuplicatesAndLimitsAreRefused(t *testing.T) {
 	m := newMemory(t)
-	minted := mint(t)
-	if err := m.End(Create(m, minted, &Record{})); err != nil {
-		t.Fatal(err)
+	minted, chosen := mint(t), Minted{conclave.NewSecret("chosen"), mint(t).Accessor}
+	for _, made := range []Minted{minted, chosen} {
+		if err := m.End(Create(m, made, &Record{})); err != nil {
+			t.Fatal(err)
+		}
 	}
 	many := map[string]string{}
 	for i := range maxMetadata + 1 {
@@ -308,7 +310,9 @@ func TestDuplicatesAndLimitsAreRefused(t *testing.T) {
 		record *Record
 	}{
 		"same token":    {minted, &Record{}},
-		"same accessor": {Minted{mint(t).Secret, minted.Accessor}, &Record{}},
+		"same accessor": {Minted{conclave.NewSecret("other"), chosen.Accessor}, &Record{}},
+		"taken name":    {Minted{conclave.NewSecret("other"), NameOf(minted.Secret)}, &Record{}},
+		"same choice":   {Minted{chosen.Secret, mint(t).Accessor}, &Record{}},
 		"much metadata": {mint(t), &Record{Metadata: many}},
 		"long metadata": {mint(t), &Record{Metadata: map[string]string{"k": long}}},
 		"long name":     {mint(t), &Record{DisplayName: long}},
@@ -327,6 +331,31 @@ func TestRootNeverEnds(t *testing.T) {
 	caller, _, err := Authenticate(m, m.Namespace(), root)
 	if err != nil || !caller.Root {
 		t.Errorf("%+v, %v", caller, err)
+	}
+}
+
+func TestAccessorTellsNothingOfAToken(t *testing.T) {
+	m := newMemory(t)
+	_, r := issued(t, m, "")
+	if !isAccessor(r.Accessor) || r.Accessor != r.Name {
+		t.Errorf("accessor %q of %q", r.Accessor, r.Name)
+	}
+	chosen := Minted{conclave.NewSecret("password1"), mint(t).Accessor}
+	r = &Record{}
+	if err := m.End(Create(m, chosen, r)); err != nil {
+		t.Fatal(err)
+	}
+	if r.Accessor != chosen.Accessor || r.Accessor == AccessorOf(chosen.Secret) || strings.Contains(r.Name, AccessorOf(chosen.Secret)) {
+		t.Error("the accessor of a token that can be guessed is made of the token")
+	}
+	if got, err := CallerByAccessor(m, r.Accessor); err != nil || got == nil || got.TokenID != r.Name {
+		t.Errorf("found %+v, %v", got, err)
+	}
+	if got, err := CallerByAccessor(m, AccessorOf(chosen.Secret)); err != nil || got != nil {
+		t.Errorf("found %+v, %v", got, err)
+	}
+	if got := AccessorOf(conclave.NewSecret("hvs.golden")); got != "eLAMpsvFB1Bek0DYY59lrYOf" {
+		t.Errorf("AccessorOf = %q", got)
 	}
 }
 
@@ -351,7 +380,7 @@ func TestStoredFormStays(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(golden))
-	f.Add([]byte(`{"bridge":true}`))
+	f.Add([]byte(`{"created":1}`))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		if r, err := decode("n", value); err == nil && r.caller == nil {
 			t.Error("no caller")

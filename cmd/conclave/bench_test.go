@@ -36,4 +36,9 @@ func BenchmarkKV(b *testing.B) {
 	run("read", conclave.Request{Operation: conclave.Read, Path: "secret/data/app/db"})
 	run("write", conclave.Request{Operation: conclave.Update, Path: "secret/data/app/hot", Fields: body, Body: raw})
 	run("lookup-self", conclave.Request{Operation: conclave.Read, Path: "auth/token/lookup-self"})
+	fields := map[string]any{"policies": []any{"default"}, "ttl": "1h"}
+	run("token-create", conclave.Request{Operation: conclave.Update, Path: "auth/token/create", Fields: fields})
+	run("token-create-orphan", conclave.Request{Operation: conclave.Update, Path: "auth/token/create-orphan", Fields: fields})
+	batch := map[string]any{"policies": []any{"default"}, "ttl": "1h", "type": "batch"}
+	run("token-create-batch", conclave.Request{Operation: conclave.Update, Path: "auth/token/create", Fields: batch})
 }
