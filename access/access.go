@@ -19,12 +19,13 @@ const maxPaths = 1024
 type Service struct {
 	cache   *policy.Cache
 	records Records
+	roles   Roles
 	scans   chan struct{} // holds one for each search of the records
 }
 
 // New makes the service. The cache may be shared.
-func New(cache *policy.Cache, records Records) *Service {
-	return &Service{cache, records, make(chan struct{}, maxScans)}
+func New(cache *policy.Cache, records Records, roles Roles) *Service {
+	return &Service{cache, records, roles, make(chan struct{}, maxScans)}
 }
 
 // Touches reports whether the caller may do anything on a mount's path or below it.
@@ -47,7 +48,7 @@ func (s *Service) Allows(view conclave.View, op conclave.Operation, path string)
 	case caller.Home.ID != view.Namespace().ID:
 		return false, nil
 	}
-	grant, err := s.grant(view, caller)
+	grant, _, err := s.grant(view, caller)
 	if err != nil {
 		return false, err
 	}
@@ -55,25 +56,25 @@ func (s *Service) Allows(view conclave.View, op conclave.Operation, path string)
 }
 
 // grant is what the caller of a token that lives in the viewed namespace may do there: as the pipeline finds it out for
-// requests.
-func (s *Service) grant(view conclave.View, caller *conclave.Caller) (*policy.Grant, error) {
+// requests; and by which policies.
+func (s *Service) grant(view conclave.View, caller *conclave.Caller) (*policy.Grant, []string, error) {
 	names := caller.Policies
 	var resolver policy.Resolver
 	if caller.EntityID != "" {
 		who, err := identity.Of(view, caller.EntityID)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if who == nil || who.Disabled {
-			return &policy.Grant{ACL: policy.Compile()}, nil
+			return &policy.Grant{ACL: policy.Compile()}, nil, nil
 		}
 		names, resolver = policy.Together(names, who.Policies), who
 	}
 	acl, err := s.cache.ACLFor(resolver, view, names)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &policy.Grant{ACL: acl}, nil
+	return &policy.Grant{ACL: acl}, names, nil
 }
 
 // Question names the paths that are asked about.
@@ -101,7 +102,7 @@ func (s *Service) Routes() []conclave.Route {
 		conclave.ReadRoute(conclave.Update, "capabilities", "What a token may do on paths.", s.ofToken),
 		conclave.ReadRoute(conclave.Update, "capabilities-accessor", "What the token behind an accessor may do on paths.", s.ofAccessor),
 	}
-	return append(routes, resultantRoute(), s.explainRoute(), s.simulateRoute())
+	return append(routes, resultantRoute(), s.explainRoute(), s.simulateRoute(), s.whoRoute())
 }
 
 func (s *Service) self(ctx context.Context, _ conclave.View, in *Question) (*conclave.Response, error) {
@@ -131,7 +132,7 @@ func (s *Service) ofAccessor(_ context.Context, view conclave.View, in *Accessor
 }
 
 func (s *Service) of(view conclave.View, caller *conclave.Caller, q *Question) (*conclave.Response, error) {
-	grant, err := s.grant(view, caller)
+	grant, _, err := s.grant(view, caller)
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,8 @@ type writeInput struct {
 	Rules  string `json:"rules" doc:"An old name of policy."`
 }
 
-func names(view conclave.View) ([]string, error) {
+// Names lists the names of all policies, those that are always there too, sorted. The list is the caller's.
+func Names(view conclave.View) ([]string, error) {
 	list, err := view.List(folder, "", 0)
 	if err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func names(view conclave.View) ([]string, error) {
 }
 
 func listACL(_ context.Context, view conclave.View, in *pageInput) (*conclave.Keys, error) {
-	list, err := names(view)
+	list, err := Names(view)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func listACL(_ context.Context, view conclave.View, in *pageInput) (*conclave.Ke
 }
 
 func listOld(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
-	list, err := names(view)
+	list, err := Names(view)
 	if err != nil {
 		return nil, err
 	}

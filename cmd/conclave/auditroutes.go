@@ -8,6 +8,7 @@ import (
 	"errors"
 
 	"conclave"
+	"conclave/access"
 	"conclave/audit"
 	"conclave/crypto"
 )
@@ -174,6 +175,19 @@ func (r auditRecords) Audit() *audit.Log { return r.d.state.Audit() }
 
 // Opener opens its records.
 func (r auditRecords) Opener() (*audit.Opener, error) { return r.d.opener() }
+
+// mountRoles finds what gives policies in auth methods.
+type mountRoles struct{ d *daemon }
+
+// Roles lists them in order.
+func (r mountRoles) Roles(ctx context.Context, view conclave.View, after string, limit int) ([]access.Role, error) {
+	found, err := r.d.pipeline.Roles(ctx, view, after, limit)
+	roles := make([]access.Role, len(found))
+	for i, role := range found {
+		roles[i] = access.Role(role)
+	}
+	return roles, err
+}
 
 // auditHash hashes a text as records do.
 func (d *daemon) auditHash(input string) (string, error) {

@@ -96,7 +96,7 @@ func (v *fakeVault) answer(r *http.Request, path string, body object) (int, obje
 		part, path, _ := strings.Cut(rest, "/")
 		return v.kv(r, part, path, body)
 	}
-	return v.system(r, path)
+	return v.system(r, path, body)
 }
 
 func (v *fakeVault) init(r *http.Request) (int, object) {
@@ -126,7 +126,7 @@ func (v *fakeVault) unseal(body object) (int, object) {
 	return 400, refusal("this share is damaged, or of another vault")
 }
 
-func (v *fakeVault) system(r *http.Request, path string) (int, object) {
+func (v *fakeVault) system(r *http.Request, path string, body object) (int, object) {
 	switch {
 	case path == "auth/token/lookup-self":
 		return 200, data(object{"id": "root", "accessor": "acc", "policies": []string{"root"}, "ttl": 0, "renewable": false})
@@ -134,6 +134,15 @@ func (v *fakeVault) system(r *http.Request, path string) (int, object) {
 		return 200, data(object{"request_id": "4712", "time": "2026-01-02T03:04:05Z", "node": "node1", "operation": "read", "path": "secret/data/x", "display_name": "token-ann",
 			"policies": []string{"default", "team"}, "denied": true, "error": "permission denied", "because": "the rule decides, and lacks read", "reason": "capability",
 			"needed": object{"path": "secret/data/x", "capabilities": []string{"read"}}, "suggestion": "path \"secret/data/x\" {}"})
+	case path == "sys/access/list" && body["kind"] == "tokens":
+		if next := body["after"]; next != "" {
+			return 200, data(object{"results": []object{{"id": next, "name": "token-ann", "policies": []string{"team"}, "capabilities": []string{"read"}}}, "next": ""})
+		}
+		return 200, data(object{"results": []object{}, "next": "acc"})
+	case path == "sys/access/list" && body["kind"] == "roles":
+		return 200, data(object{"results": []object{{"id": "auth/people/users/ann", "policies": []string{"default", "team"}, "capabilities": []string{"list", "read"}}}, "next": ""})
+	case path == "sys/access/list":
+		return 200, data(object{"results": []object{}, "next": ""})
 	case path == "sys/access/simulate":
 		return 200, data(object{"policies": []string{"default", "team"}, "results": []object{{"path": "secret/data/x", "operation": "read", "allowed": false, "because": "no rule matches"}}})
 	case path == "sys/policies/acl/stored":

@@ -127,7 +127,7 @@ func newRoot(s *client.Session) *cobra.Command {
 	add("data", kv.Command(s), secrets.Command(s))
 	auth := secrets.AuthCommand(s)
 	auth.AddCommand(login.Help(s))
-	add("access", login.Command(s), auth, token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), namespace.Command(s), access.Why(s), audit.Command(s))
+	add("access", login.Command(s), auth, token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), namespace.Command(s), access.Why(s), access.Command(s), audit.Command(s))
 	for _, newCommand := range serverCommands {
 		add("cluster", newCommand())
 	}

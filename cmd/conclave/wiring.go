@@ -111,7 +111,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	d.recorder = pipeline.NewRecorder(d.cluster.Self().NodeID)
 	d.gaps = pipeline.NewGaps(time.Now)
 	policies := policy.NewCache()
-	questions := access.New(policies, auditRecords{d})
+	questions := access.New(policies, auditRecords{d}, mountRoles{d})
 	d.pipeline = pipeline.New(pipeline.Config{
 		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
 		System:   d.systemRoutes(questions),
