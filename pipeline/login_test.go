@@ -16,6 +16,7 @@ import (
 	"conclave/engine/kv"
 	"conclave/fsm"
 	"conclave/identity"
+	"conclave/mfa"
 	"conclave/mount"
 	"conclave/policy"
 	"conclave/store"
@@ -28,6 +29,7 @@ type knocker struct{ opened *atomic.Int64 }
 type passwordInput struct {
 	knockInput
 	Password string `json:"password" doc:"The password."`
+	Alias    string `json:"alias" doc:"As whom the identity store knows who knocks."`
 }
 
 // guessed are two routes for passwords: one looks at them within the transaction, one before it.
@@ -36,7 +38,7 @@ func (k knocker) guessed() []conclave.Route {
 		if in.Password != "right" {
 			return nil, conclave.Errorf(conclave.Invalid, "wrong")
 		}
-		return &conclave.Response{Login: &conclave.Login{DisplayName: in.Name}}, nil
+		return &conclave.Response{Login: &conclave.Login{DisplayName: in.Name, Alias: conclave.Alias{Name: in.Alias}}}, nil
 	}
 	name := func(_ *conclave.Request, in any) string { return in.(*passwordInput).Name }
 	inside := conclave.WriteRoute(conclave.Update, "knock/{name}", "Say a password.", judge).With(conclave.Public)
@@ -61,8 +63,11 @@ func (k knocker) Routes() []conclave.Route {
 			if in.Name == "stranger" {
 				return nil, conclave.Errorf(conclave.Invalid, "nobody knows you")
 			}
-			return &conclave.Response{Login: &conclave.Login{Alias: conclave.Alias{Name: in.Name}, DisplayName: in.Name, Renewable: true,
-				Terms: conclave.TokenTerms{Policies: []string{"dev"}, TTL: 60, MaxTTL: 100}}}, nil
+			terms := conclave.TokenTerms{Policies: []string{"dev"}, TTL: 60, MaxTTL: 100}
+			if in.Name == "neighbour" {
+				terms.BoundCIDRs = []string{"192.0.2.0/24"}
+			}
+			return &conclave.Response{Login: &conclave.Login{Alias: conclave.Alias{Name: in.Name}, DisplayName: in.Name, Renewable: true, Terms: terms}}, nil
 		}).With(conclave.Public),
 		conclave.WriteRoute(conclave.Update, "shut", "Shut the door.", func(_ context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.None, error) {
 			return nil, tx.Put("shut", []byte("yes"))
@@ -124,9 +129,10 @@ func newHouse(t *testing.T) *house {
 		System: slices.Concat(policy.Routes(), namespaceRoutes(), mount.Routes(mount.Setup{Plugins: anyKV{}, Access: noSudo{}, Namespaces: namespaceAt, Random: rand.Reader}),
 			[]conclave.Route{conclave.ReadRoute(conclave.Read, "cluster-wide", "Is the root namespace's.",
 				func(context.Context, conclave.View, *conclave.None) (*conclave.None, error) { return nil, nil }).With(conclave.OfCluster)}),
-		Token:    func(l token.Logins) []conclave.Route { return token.Routes(noSudo{}, l, rand.Reader) },
-		Identity: identity.Routes(identity.Setup{Mounts: noMounts{}, Access: noSudo{}, Random: rand.Reader}),
-		Random:   rand.Reader, Envelope: func(resp *conclave.Response) ([]byte, error) { return json.Marshal(map[string]any{"data": resp.Data}) },
+		Token: func(l token.Logins) []conclave.Route { return token.Routes(noSudo{}, l, rand.Reader) },
+		Identity: slices.Concat(identity.Routes(identity.Setup{Mounts: noMounts{}, Access: noSudo{}, Random: rand.Reader}),
+			mfa.Routes(mfa.Setup{Directory: residents{}, Random: rand.Reader})),
+		Random: rand.Reader, Envelope: func(resp *conclave.Response) ([]byte, error) { return json.Marshal(map[string]any{"data": resp.Data}) },
 		Logger: hclog.NewNullLogger()})
 	root := d.found(s)
 	tx, err := s.Begin()
