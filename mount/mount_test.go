@@ -278,6 +278,18 @@ func TestTuneChangesWhatIsGiven(t *testing.T) {
 	}
 }
 
+func TestTuneLeavesTheRestOfTheLockout(t *testing.T) {
+	b := newBench(t)
+	b.must(conclave.Update, "auth/people", object{"type": "userpass", "config": object{"user_lockout_config": object{"lockout_duration": "90s"}}})
+	for _, change := range []object{{"lockout_threshold": "3"}, {"lockout_counter_reset_duration": "60"}, {"lockout_disable": "true"}, {"lockout_threshold": nil}} {
+		b.must(conclave.Update, "auth/people/tune", object{"user_lockout_config": change})
+	}
+	e, _, _ := b.table().Find("auth/people/x")
+	if got, want := e.Config.UserLockout, (Lockout{3, 90, 60, true}); got == nil || *got != want {
+		t.Errorf("the lockout is %+v, want %+v", got, want)
+	}
+}
+
 func TestTuneRefuses(t *testing.T) {
 	b := newBench(t)
 	b.must(conclave.Update, "mounts/one", object{"type": "kv"})

@@ -36,7 +36,7 @@ func (in *tuneInput) apply(e *Entry) error {
 	set(&c.AllowedResponseHeaders, in.AllowedResponseHeaders)
 	set(&c.TokenType, in.TokenType)
 	if in.UserLockout != nil {
-		c.UserLockout = in.UserLockout.config()
+		c.UserLockout = in.UserLockout.over(c.UserLockout)
 	}
 	if err := setTTL(&c.DefaultTTL, in.DefaultTTL, "default_lease_ttl"); err != nil {
 		return err
@@ -55,16 +55,25 @@ func (in *tuneInput) apply(e *Entry) error {
 	return nil
 }
 
-// lockoutInput is a Lockout as clients give it.
+// lockoutInput is a Lockout as clients give it; what is nil stays.
 type lockoutInput struct {
-	Threshold int64            `json:"lockout_threshold" doc:"Wrong guesses that lock; 0 is 5."`
-	Duration  conclave.Seconds `json:"lockout_duration" doc:"How long; 0 is 15 minutes."`
-	Reset     conclave.Seconds `json:"lockout_counter_reset_duration" doc:"Time without a wrong guess after which all are forgotten; 0 is 15 minutes."`
-	Disable   bool             `json:"lockout_disable" doc:"Don't lock accounts."`
+	Threshold *int64            `json:"lockout_threshold" doc:"Wrong guesses that lock; 0 is 5."`
+	Duration  *conclave.Seconds `json:"lockout_duration" doc:"How long; 0 is 15 minutes."`
+	Reset     *conclave.Seconds `json:"lockout_counter_reset_duration" doc:"Time without a wrong guess after which all are forgotten; 0 is 15 minutes."`
+	Disable   *bool             `json:"lockout_disable" doc:"Don't lock accounts."`
 }
 
-func (in *lockoutInput) config() *Lockout {
-	return &Lockout{in.Threshold, int64(in.Duration), int64(in.Reset), in.Disable}
+// over is old with what is given.
+func (in *lockoutInput) over(old *Lockout) *Lockout {
+	next := &Lockout{}
+	if old != nil {
+		*next = *old
+	}
+	set(&next.Threshold, in.Threshold)
+	set(&next.Disable, in.Disable)
+	set(&next.Duration, (*int64)(in.Duration))
+	set(&next.Reset, (*int64)(in.Reset))
+	return next
 }
 
 func set[T any](member *T, given *T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // kind is what the two groups differ in.
@@ -104,19 +105,89 @@ func ttl(seconds int) string {
 
 // mountFlags are the settings that enable and tune share.
 type mountFlags struct {
-	description, defaultTTL, maxTTL string
-	options                         map[string]string
-	version                         int
+	options map[string]string
+	version int
+}
+
+// setting is a flag that is sent under its own name, with underscores.
+type setting struct {
+	name, usage string
+	add         func(f *pflag.FlagSet, name, usage string)
+}
+
+func text(f *pflag.FlagSet, name, usage string)   { f.String(name, "", usage) }
+func list(f *pflag.FlagSet, name, usage string)   { f.StringSlice(name, nil, usage) }
+func number(f *pflag.FlagSet, name, usage string) { f.Uint(name, 0, usage) }
+func truth(f *pflag.FlagSet, name, usage string)  { f.Bool(name, false, usage) }
+
+// settings are those of all mounts; the description is the only one that isn't below config.
+var settings = []setting{
+	{"description", "what it is for, in `words`", text},
+	{"default-lease-ttl", "`duration` of leases that ask for none", text},
+	{"max-lease-ttl", "longest `duration` of leases", text},
+	{"listing-visibility", "`who` may see that it is there: hidden (those who may use it), or unauth (everybody)", text},
+	{"audit-non-hmac-request-keys", "`name` of a request's field that the audit log shows as it is; may be repeated", list},
+	{"audit-non-hmac-response-keys", "`name` of an answer's field that the audit log shows as it is; may be repeated", list},
+	{"passthrough-request-headers", "`name` of a header that it is shown; may be repeated", list},
+	{"allowed-response-headers", "`name` of a header that it may set; may be repeated", list},
+	{"force-no-cache", "kept with the mount", truth},
+}
+
+// lockoutPrefix begins the flags that say how wrong guesses lock accounts; lockoutField is what they are sent in.
+const (
+	lockoutPrefix = "user-lockout-"
+	lockoutField  = "user_lockout_config"
+)
+
+// authSettings are those of auth methods alone.
+var authSettings = []setting{
+	{"token-type", "`kind` of tokens that logins get: default-service, default-batch, service or batch", text},
+	{lockoutPrefix + "threshold", "`number` of wrong guesses that lock an account", number},
+	{lockoutPrefix + "duration", "`duration` that it stays locked", text},
+	{lockoutPrefix + "counter-reset-duration", "`duration` without a wrong guess after which all are forgotten", text},
+	{lockoutPrefix + "disable", "lock no accounts", truth},
 }
 
 func (f *mountFlags) add(cmd *cobra.Command, k kind) {
-	cmd.Flags().StringVar(&f.description, "description", "", "what it is for, in `words`")
-	cmd.Flags().StringVar(&f.defaultTTL, "default-lease-ttl", "", "`duration` of leases that ask for none")
-	cmd.Flags().StringVar(&f.maxTTL, "max-lease-ttl", "", "longest `duration` of leases")
+	for _, s := range k.settings() {
+		s.add(cmd.Flags(), s.name, s.usage)
+	}
 	cmd.Flags().StringToStringVar(&f.options, "options", nil, "`key=value` options of the "+k.noun+"; may be repeated")
 	if k.below == "" {
 		cmd.Flags().IntVar(&f.version, "version", 0, "`version` of the engine: 1 or 2 for kv")
 	}
+}
+
+func (k kind) settings() []setting {
+	if k.below == "" {
+		return settings
+	}
+	return slices.Concat(settings, authSettings)
+}
+
+// given are the settings that were given, options apart.
+func (k kind) given(cmd *cobra.Command) map[string]any {
+	fields, lockout := make(map[string]any), make(map[string]any)
+	for _, s := range k.settings() {
+		flag := cmd.Flags().Lookup(s.name)
+		if !flag.Changed {
+			continue
+		}
+		value := any(flag.Value.String())
+		if several, ok := flag.Value.(pflag.SliceValue); ok {
+			value = several.GetSlice()
+		}
+		name, isLockout := strings.CutPrefix(s.name, lockoutPrefix)
+		if name = strings.ReplaceAll(name, "-", "_"); isLockout {
+			lockout["lockout_"+name] = value
+		} else {
+			fields[name] = value
+		}
+	}
+	if len(lockout) > 0 {
+		fields[lockoutField] = lockout
+	}
+	return fields
 }
 
 // merge is the options, the version among them.
@@ -161,13 +232,11 @@ func (k kind) enable(s *client.Session) *cobra.Command {
 			if path = k.clean(path); path == "" {
 				path = named
 			}
-			mount := c.Sys().MountWithContext
-			if k.below != "" {
-				mount = c.Sys().EnableAuthWithOptionsWithContext
-			}
-			err = mount(cmd.Context(), path, &api.MountInput{Type: named, Description: flags.description, Local: local, SealWrap: sealWrap,
-				Options: flags.merge(), Config: api.MountConfigInput{DefaultLeaseTTL: flags.defaultTTL, MaxLeaseTTL: flags.maxTTL}})
-			if err != nil {
+			config := k.given(cmd)
+			fields := map[string]any{"type": named, "description": config["description"], "local": local, "seal_wrap": sealWrap,
+				"options": flags.merge(), "config": config}
+			delete(config, "description")
+			if _, err := client.Request(cmd.Context(), c, http.MethodPost, k.routes+path, fields); err != nil {
 				return err
 			}
 			return s.Done("Success! Enabled the %s %s at: %s/", named, k.noun, path)
@@ -209,12 +278,7 @@ func (k kind) tune(s *client.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "tune PATH", Short: "Change the settings of a mount", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			fields := make(map[string]any)
-			for name, value := range map[string]string{"description": flags.description, "default-lease-ttl": flags.defaultTTL, "max-lease-ttl": flags.maxTTL} {
-				if cmd.Flags().Changed(name) {
-					fields[strings.ReplaceAll(name, "-", "_")] = value
-				}
-			}
+			fields := k.given(cmd)
 			if options := flags.merge(); len(options) > 0 {
 				fields["options"] = options
 			}
