@@ -5,6 +5,17 @@ import "conclave"
 // freedDir has an entry for each token that ended and was counted: its value is what it was counted by.
 const freedDir = "token/freed/"
 
+// Made returns the record of a token that was made in this transaction, of either type.
+func Made(view conclave.View, secret conclave.Secret) (*Record, error) { return seek(view, secret) }
+
+// LoginRole is the role of the login that the token comes from, "" if there is none.
+func (r *Record) LoginRole() string {
+	if r.Origin == nil {
+		return ""
+	}
+	return r.Origin.Role
+}
+
 // Count notes by what a new token is counted, in the transaction that makes it. Batch tokens aren't stored, so nothing can
 // be noted in them.
 func Count(tx conclave.Tx, secret conclave.Secret, counted string) error {

@@ -113,15 +113,23 @@ func AccessorOf(secret conclave.Secret) string {
 	for i := range limbs {
 		limbs[i] = binary.BigEndian.Uint64(sum[8*i:])
 	}
-	var accessor [accessorLength]byte
-	for at := range accessor {
+	const base, together = uint64(len(base62)), 10 // digits that fit a limb
+	power := uint64(1)
+	for range together {
+		power *= base
+	}
+	accessor := make([]byte, 0, accessorLength)
+	for len(accessor) < accessorLength {
 		rest := uint64(0)
 		for i := range limbs {
-			limbs[i], rest = bits.Div64(rest, limbs[i], uint64(len(base62)))
+			limbs[i], rest = bits.Div64(rest, limbs[i], power)
 		}
-		accessor[at] = base62[rest]
+		for range min(together, accessorLength-len(accessor)) {
+			accessor = append(accessor, base62[rest%base])
+			rest /= base
+		}
 	}
-	return string(accessor[:])
+	return string(accessor)
 }
 
 func isMinted(secret conclave.Secret) bool { return strings.HasPrefix(secret.Reveal(), Prefix) }
