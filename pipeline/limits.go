@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"conclave"
+	"conclave/mount"
 	"conclave/quota"
 	"conclave/store"
 	"conclave/token"
@@ -31,19 +32,35 @@ func (r *run) admitLogin(ctx context.Context, login *conclave.Login) error {
 
 // countToken counts a new token as a lease. Tokens without an end aren't leases; batch tokens, which nobody keeps, aren't
 // counted but need room.
-func (r *run) countToken(tx *store.Tx, resp *conclave.Response, role string) error {
+func (r *run) countToken(tx *store.Tx, resp *conclave.Response) error {
 	c := r.call
 	if resp == nil || resp.Auth == nil || resp.Auth.TTL == 0 || !c.makesToken() {
 		return nil
 	}
-	if resp.Auth.TokenType == "batch" {
-		return quota.LeasesLeft(tx.System(), c.here().Namespace, c.mount.Path, r.request.Path, role)
+	root, system := tx.System(), c.here().system
+	if any, err := quota.CountsLeases(root); err != nil || !any {
+		return err
 	}
-	counted, err := quota.TakeLease(tx.System(), c.here().Namespace, c.mount.Path, r.request.Path, role)
+	made, err := token.Made(system, resp.Auth.ClientToken)
+	if err != nil || made == nil {
+		return err
+	}
+	lease := quota.Lease{Namespace: c.here().Namespace, Path: made.Path, Role: made.LoginRole()}
+	table, err := mount.Load(system, r.pipeline.routing.defaults)
+	if err != nil {
+		return err
+	}
+	if entry, _, ok := table.Find(made.Path); ok { // not the request's, if that finishes a login of another mount
+		lease.Mount = entry.Path
+	}
+	if made.Batch {
+		return quota.LeasesLeft(root, lease)
+	}
+	counted, err := quota.TakeLease(root, system, lease)
 	if err != nil || counted == "" {
 		return err
 	}
-	return token.Count(c.here().system, resp.Auth.ClientToken, counted)
+	return token.Count(system, resp.Auth.ClientToken, counted)
 }
 
 // makesToken reports whether what the route answers as Auth is a new token, and not a renewed one.

@@ -124,15 +124,13 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 		ctx = policy.WithGrant(ctx, r.call.grant)
 	}
 	resp, err = r.call.route.Handle(ctx, r.call.view, r.call.input)
-	role := ""
 	if err == nil && resp != nil && resp.Login != nil {
-		role = resp.Login.Role
 		if err = r.admitLogin(ctx, resp.Login); err == nil {
 			resp, err = r.login(tx, resp)
 		}
 	}
 	if err == nil {
-		err = r.countToken(tx, resp, role)
+		err = r.countToken(tx, resp)
 	}
 	if err == nil {
 		err = r.resolve(nil)

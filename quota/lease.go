@@ -2,6 +2,7 @@ package quota
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 
@@ -9,7 +10,9 @@ import (
 )
 
 const (
-	countersDir = "quota/leases/"
+	countersDir = "quota/leases/" // in the root namespace: cells of what is left
+	hereDir     = "quota/here/"   // in others: cells of what is counted there
+	knownDir    = "quota/known/"  // in others: values that say which of those cells there are
 	maxLeases   = 1 << 40
 )
 
@@ -20,23 +23,43 @@ func (r *LeaseRule) cell() string { return countersDir + r.ID }
 // ErrLeases is why a lease isn't given.
 var ErrLeases = conclave.Errorf(conclave.Limited, "lease count quota exceeded")
 
-// TakeLease counts a lease that the transaction makes, under the most specific lease count of its path: namespace is that
-// of the mount, path includes the mount's; role is the role of a login, else "". root is the root namespace's system space
-// in the transaction that stores the lease. counted names where it was counted, "" if nothing limits it: it belongs into
-// what is stored of the lease, for GiveBack. If the limit is reached, [ErrLeases] is the outcome of the transaction, now or
-// when it is judged; transactions that count don't conflict with each other.
-func TakeLease(root conclave.Tx, namespace conclave.Namespace, mount, path, role string) (counted string, err error) {
-	rule, err := leaseRule(root, namespace, mount, path, role)
+// Lease is what lease counts look at.
+type Lease struct {
+	Namespace conclave.Namespace // of the mount
+	Mount     string             // relative to the namespace, ends in "/"
+	Path      string             // of the request, relative to the namespace: it begins with the mount
+	Role      string             // of a login, else ""
+}
+
+// TakeLease counts a lease that the transaction makes, under the most specific lease count of its path. root is the root
+// namespace's system space, local the lease's own namespace's, in that transaction. counted names where it was counted, ""
+// if nothing limits it: it belongs into what is stored of the lease, for GiveBack. If the limit is reached, [ErrLeases] is
+// the outcome of the transaction when it is judged. Transactions that count don't conflict with each other.
+func TakeLease(root, local conclave.Tx, lease Lease) (counted string, err error) {
+	rule, err := leaseRule(root, lease)
 	if err != nil || rule == nil {
 		return "", err
 	}
 	// The cell holds what is left, so that a limit is a floor.
-	return rule.ID, root.AddCell(rule.cell(), -1, 0, ErrLeases)
+	if err := root.AddCell(rule.cell(), -1, 0, ErrLeases); err != nil || lease.Namespace.IsRoot() {
+		return rule.ID, err
+	}
+	known, err := local.Get(knownDir + rule.ID)
+	switch {
+	case err != nil:
+		return "", err
+	case known != nil:
+		return rule.ID, local.AddCell(hereDir+rule.ID, 1, -maxLeases, ErrLeases)
+	}
+	if err := local.Put(knownDir+rule.ID, []byte{1}); err != nil {
+		return "", err
+	}
+	return rule.ID, local.SetCell(hereDir+rule.ID, 1, true)
 }
 
 // LeasesLeft is ErrLeases if no lease can be given for a path: for what is limited and not counted, such as batch tokens.
-func LeasesLeft(root conclave.View, namespace conclave.Namespace, mount, path, role string) error {
-	rule, err := leaseRule(root, namespace, mount, path, role)
+func LeasesLeft(root conclave.View, lease Lease) error {
+	rule, err := leaseRule(root, lease)
 	if err != nil || rule == nil {
 		return err
 	}
@@ -47,14 +70,20 @@ func LeasesLeft(root conclave.View, namespace conclave.Namespace, mount, path, r
 	return err
 }
 
-func leaseRule(root conclave.View, namespace conclave.Namespace, mount, path, role string) (*LeaseRule, error) {
+// CountsLeases reports whether there is any lease count.
+func CountsLeases(root conclave.View) (bool, error) {
+	rules, err := Load(root)
+	return err == nil && len(rules.Leases) > 0, err
+}
+
+func leaseRule(root conclave.View, lease Lease) (*LeaseRule, error) {
 	rules, err := Load(root)
 	if err != nil || len(rules.Leases) == 0 {
 		return nil, err
 	}
-	at, ok := rules.leases.ofRole(namespace.Path+mount, role)
+	at, ok := rules.leases.ofRole(lease.Namespace.Path+lease.Mount, lease.Role)
 	if !ok {
-		at, ok = rules.leases.find(namespace.Path+path, func(outer, _ string) bool { return outer != namespace.Path })
+		at, ok = rules.leases.find(lease.Namespace.Path+lease.Path, func(outer, _ string) bool { return outer != lease.Namespace.Path })
 	}
 	if !ok {
 		return nil, nil
@@ -63,7 +92,7 @@ func leaseRule(root conclave.View, namespace conclave.Namespace, mount, path, ro
 }
 
 // GiveBack undoes TakeLease, in the transaction that removes the lease. counted is what that returned.
-func GiveBack(root conclave.Tx, counted string) error {
+func GiveBack(root, local conclave.Tx, counted string) error {
 	if counted == "" {
 		return nil
 	}
@@ -71,11 +100,42 @@ func GiveBack(root conclave.Tx, counted string) error {
 	if err != nil {
 		return err
 	}
+	known, err := local.Get(knownDir + counted)
+	if err != nil {
+		return err
+	}
 	// A count that is gone, or counts something else by now, has no cell.
 	if named(rules.Leases, counted, func(r *LeaseRule) string { return r.ID }) == nil {
-		return nil
+		if known == nil {
+			return nil
+		}
+		return errors.Join(local.Delete(knownDir+counted), local.SetCell(hereDir+counted, 0, false))
+	}
+	if known != nil {
+		if err := local.AddCell(hereDir+counted, -1, -maxLeases, ErrLeases); err != nil {
+			return err
+		}
 	}
 	return root.AddCell(countersDir+counted, 1, -maxLeases, ErrLeases)
+}
+
+// ForgetNamespace gives back all that is counted in a namespace, in the transaction that deletes it. local is its system
+// space, which isn't the root namespace's.
+func ForgetNamespace(root conclave.Tx, local conclave.View) error {
+	rules, err := Load(root)
+	if err != nil {
+		return err
+	}
+	for _, rule := range rules.Leases {
+		n, there, err := local.Cell(hereDir + rule.ID)
+		if err == nil && there && n > 0 {
+			err = root.AddCell(rule.cell(), n, -maxLeases, ErrLeases)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type leaseInput struct {

@@ -172,10 +172,7 @@ func (l *Limiter) take(ctx context.Context, rule *RateRule, client netip.Addr) (
 	}
 	a.waiters = append(a.waiters, told)
 	l.mu.Unlock()
-	select {
-	case l.kick <- struct{}{}:
-	default:
-	}
+	l.wake()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	heard := onOwn
@@ -191,6 +188,14 @@ func (l *Limiter) take(ctx context.Context, rule *RateRule, client netip.Addr) (
 	now = l.now()
 	in = heard == letIn || heard == onOwn && a.takeOwn(now, l.nodes)
 	return in, a.wait(now), a.tokens + a.left
+}
+
+// wake has Run ask the ledger.
+func (l *Limiter) wake() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
 }
 
 // atHandLocked decides about a request without the ledger, if that can be.
@@ -231,12 +236,13 @@ func (a *account) refuse(now time.Time, wait time.Duration) {
 	a.refuseUntil = now.Add(wait)
 }
 
-// takeOwn takes a token of this node's part of the bucket.
+// takeOwn takes a token of this node's part of the bucket, of which what this node let in lately is used already.
 func (a *account) takeOwn(now time.Time, nodes int) bool {
 	part := 1 / float64(max(1, nodes))
 	a.own.rate, a.own.burst = a.rate*part, max(1, a.burst*part)
+	a.fill(now)
 	a.own.fill(now)
-	if a.own.level = min(a.own.level, a.own.burst); a.own.whole() < 1 {
+	if a.own.level = min(a.own.level, a.own.burst, a.burst-a.used); a.own.whole() < 1 {
 		a.refuse(now, max(a.own.untilOne(), a.block))
 		return false
 	}

@@ -135,11 +135,16 @@ func (l *Limiter) exchange(ctx context.Context, items []asked, seat uint64) bool
 			i.account.introduced = 0
 			l.pending = append(l.pending, i.account)
 		}
+		l.wake()
 		return false
 	}
 	now := l.now()
 	for i, g := range reply.Grants {
-		items[i].account.accept(items[i].item, g, now)
+		a := items[i].account
+		if a.accept(g, now); len(a.waiters) > 0 { // they came while the ledger was asked
+			l.pending = append(l.pending, a)
+			l.wake()
+		}
 	}
 	return true
 }
@@ -158,9 +163,8 @@ func (l *Limiter) call(ctx context.Context, question ask) (answer, error) {
 	return decodeAnswer(reply, len(question.Items))
 }
 
-// accept gives what was granted to those who wait, in their order.
-func (a *account) accept(i item, g grant, now time.Time) {
-	// Others may have begun to wait meanwhile. What is left after the ones that were asked for is theirs too.
+// accept gives what was granted to those who wait, in their order, and turns all off if there is no more.
+func (a *account) accept(g grant, now time.Time) {
 	served := min(g.Tokens, len(a.waiters))
 	a.tell(letIn, served)
 	a.spend(served, now)

@@ -22,7 +22,7 @@ func namespaceSetup() namespace.Setup {
 			}
 			return table.Uses(path), nil
 		},
-		Empty:  func(conclave.System) error { return nil },
+		Empty:  forgetCounts,
 		Spaces: mount.Spaces,
 		Random: rand.Reader,
 	}

@@ -197,10 +197,19 @@ func (q *quotas) returnAll(ctx context.Context) error {
 		err = errors.Join(err, q.daemon.inNamespace(ctx, at, func(tx *store.Tx, system conclave.System) error {
 			counted, err := token.Uncount(system, names)
 			for _, id := range counted {
-				err = errors.Join(err, quota.GiveBack(tx.System(), id))
+				err = errors.Join(err, quota.GiveBack(tx.System(), system, id))
 			}
 			return err
 		}))
 	}
 	return err
+}
+
+// forgetCounts gives the places of a namespace's leases back, in the transaction that deletes it.
+func forgetCounts(system conclave.System) error {
+	view, ok := system.(*store.View)
+	if !ok {
+		return conclave.Errorf(conclave.Internal, "a namespace is deleted outside of a transaction")
+	}
+	return quota.ForgetNamespace(view.Tx().System(), view)
 }

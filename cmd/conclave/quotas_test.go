@@ -72,6 +72,39 @@ func TestLeaseCountHoldsForTokens(t *testing.T) {
 	}
 }
 
+func TestPlacesGoBackWithTheirNamespace(t *testing.T) {
+	v := openVault(t)
+	v.must(conclave.Update, "sys/quotas/lease-count/few", map[string]any{"max_leases": "3"})
+	v.must(conclave.Update, "sys/namespaces/team", nil)
+	create := func() (*conclave.Response, error) {
+		return v.do(v.root, conclave.Update, "team/auth/token/create", map[string]any{"ttl": "1h", "policies": "default"})
+	}
+	var last conclave.Secret
+	for range 3 {
+		resp, err := create()
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = resp.Auth.ClientToken
+	}
+	if _, err := create(); !conclave.Is(err, conclave.Limited) {
+		t.Errorf("a fourth token: %v, want Limited", err)
+	}
+	if _, err := v.do(last, conclave.Update, "team/auth/token/revoke-self", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.quotas.returnAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(v.must(conclave.Read, "sys/quotas/lease-count/few", nil)["counter"]); got != "2" {
+		t.Errorf("%s leases are counted after one was revoked, want 2", got)
+	}
+	v.must(conclave.Delete, "sys/namespaces/team", nil)
+	if got := fmt.Sprint(v.must(conclave.Read, "sys/quotas/lease-count/few", nil)["counter"]); got != "0" {
+		t.Errorf("%s leases are counted when their namespace is gone, want 0", got)
+	}
+}
+
 func TestParallelTokensNeverExceedALeaseCount(t *testing.T) {
 	v := openVault(t)
 	v.must(conclave.Update, "sys/quotas/lease-count/few", map[string]any{"max_leases": "7"})
