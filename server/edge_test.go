@@ -115,9 +115,9 @@ func TestMethodsBecomeOperations(t *testing.T) {
 func TestHeadersBecomeTheRequest(t *testing.T) {
 	rec := &recorder{resp: &conclave.Response{}}
 	s, _ := newTestServer(t, rec, servingVault(), func(c *Config) {
-		c.Headers = func() []string { return []string{"X-Correlation-Id", "X-Vault-Token"} }
+		c.Headers = func() []string { return []string{"X-Correlation-Id", "X-Vault-Token", "X-Vault-Mfa"} }
 	})
-	w := do(t, plain(s), "GET", "/v1/kv/a?help=1&version=2&x=1&x=2", "", "X-Vault-Token: hvs.one", "Authorization: Bearer hvs.two",
+	w := do(t, plain(s), "GET", "/v1/kv/a?help=1&version=2&x=1&x=2", "", "X-Vault-MFA: phone:123456", "x-vault-mfa: key", "X-Vault-Token: hvs.one", "Authorization: Bearer hvs.two",
 		"X-Vault-Namespace: /team/a/", "X-Vault-Wrap-TTL: 1m", "X-Correlation-ID: c-1", "X-Vault-Request: true", "X-Vault-No-Request-Forwarding: true")
 	got := rec.seen
 	if w.Code != 204 || got == nil {
@@ -125,6 +125,9 @@ func TestHeadersBecomeTheRequest(t *testing.T) {
 	}
 	if got.Token.Reveal() != "hvs.one" || got.Namespace != "team/a/" || got.WrapTTL != time.Minute || !got.Help || got.ID == "" {
 		t.Errorf("request = %+v", got)
+	}
+	if len(got.MFA) != 2 || got.MFA[0].Reveal() != "phone:123456" || got.MFA[1].Reveal() != "key" {
+		t.Errorf("%d passcodes", len(got.MFA))
 	}
 	if want := map[string]any{"version": "2", "x": []any{"1", "2"}}; !reflect.DeepEqual(got.Fields, want) {
 		t.Errorf("fields = %v, want %v", got.Fields, want)

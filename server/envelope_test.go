@@ -57,6 +57,9 @@ func TestGoldenAuthAndWrap(t *testing.T) {
 		CreationTime: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), CreationPath: "auth/approle/login", WrappedAccessor: "acc"}
 	for file, resp := range map[string]*conclave.Response{
 		"auth.json": {Auth: auth},
+		"mfa.json": {Auth: &conclave.Auth{MFARequirement: &conclave.MFARequirement{RequestID: "request", Constraints: []conclave.MFAConstraint{
+			{Name: `all "staff"`, Any: []conclave.MFAMethod{{Type: "totp", ID: "m-1", Name: "phone", UsesPasscode: true}, {Type: "totp", ID: "m-2", UsesPasscode: true}}},
+			{Name: "door", Any: []conclave.MFAMethod{{Type: "totp", ID: "m-1", Name: "phone", UsesPasscode: true}}}}}}},
 		"wrap.json": {Wrap: wrap, Auth: auth, Data: map[string]string{"password": "canary"}, Lease: &conclave.Lease{ID: "canary"}},
 	} {
 		s, _ := newTestServer(t, &recorder{resp: resp}, servingVault(), nil)
