@@ -87,8 +87,17 @@ type Policy struct {
 	Name   string
 	Source string
 	Rules  []Rule
+	Terms
 
 	templated bool // a rule's pattern has an identity template
+}
+
+// Terms are how a policy is kept.
+type Terms struct {
+	Version     int64     // grows by one with each write; 0 if it isn't stored, or was before versions were
+	Modified    time.Time // zero like Version
+	Expires     time.Time // from then on there is no such policy; zero: never
+	CASRequired bool      // writes must name the version that they replace
 }
 
 // Rule is what one policy says about one pattern.

@@ -2,9 +2,7 @@ package policy
 
 import (
 	"context"
-	"encoding/base64"
 	"slices"
-	"strings"
 
 	"conclave"
 )
@@ -16,6 +14,8 @@ func Routes() []conclave.Route {
 		conclave.ReadRoute(conclave.Read, "policies/acl/{name}", "Read a policy's text.", readACL),
 		conclave.WriteRoute(conclave.Update, "policies/acl/{name}", "Create or replace a policy. The text is HCL or JSON, plain or in base64.\n\n"+
 			"It holds for every request that begins after the answer, on every node.", write),
+		conclave.WriteRoute(conclave.Patch, "policies/acl/{name}", "Change what is given of a policy that exists, and keep the rest.", patch),
+		conclave.ReadRoute(conclave.List, "policies/detailed/acl", "List the policies with their texts and versions, at most 1,000 at once.", listDetailed),
 		conclave.WriteRoute(conclave.Delete, "policies/acl/{name}", "Delete a policy. Tokens that name it lose what it granted, at once.", remove),
 		conclave.ReadRoute(conclave.Read, "policy", "List the names of all policies, in the oldest form.", listOld),
 		conclave.ReadRoute(conclave.List, "policy", "List the names of all policies, in the oldest form.", listOld),
@@ -34,9 +34,24 @@ type nameInput struct {
 	Name string `path:"name" doc:"The policy's name; upper case is taken as lower case."`
 }
 
+// textOutput is exactly Vault's, but for policies that expire or demand their version.
 type textOutput struct {
 	Name   string `json:"name" doc:"The policy's name."`
 	Policy string `json:"policy" doc:"The policy's text as it was written."`
+	*details
+}
+
+type details struct {
+	Version     int64  `json:"version" doc:"How often it was written; told if it expires or writes must name it."`
+	Modified    string `json:"modified,omitempty" doc:"When it was written last."`
+	Expiration  string `json:"expiration,omitempty" doc:"From then on there is no such policy."`
+	CASRequired bool   `json:"cas_required" doc:"Writes must name the version that they replace."`
+}
+
+type detailedOutput struct {
+	Name   string `json:"name" doc:"The policy's name."`
+	Policy string `json:"policy" doc:"The policy's text as it was written."`
+	details
 }
 
 type oldTextOutput struct {
@@ -49,24 +64,28 @@ type oldListOutput struct {
 	Policies []string `json:"policies" doc:"The same."`
 }
 
-type writeInput struct {
-	Name   string `path:"name" doc:"The policy's name; upper case is taken as lower case."`
-	Policy string `json:"policy" doc:"The text, HCL or JSON, plain or in base64."`
-	Rules  string `json:"rules" doc:"An old name of policy."`
-}
-
 // Names lists the names of all policies, those that are always there too, sorted. The list is the caller's.
 func Names(view conclave.View) ([]string, error) {
 	list, err := view.List(folder, "", 0)
 	if err != nil {
 		return nil, err
 	}
-	list = append(slices.Clone(list), Default, Root)
+	gone, err := expired(view, 0)
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(slices.Clone(list), func(name string) bool { return slices.Contains(gone, name) })
+	list = append(list, Default, Root)
 	slices.Sort(list)
 	return slices.Compact(list), nil
 }
 
 func listACL(_ context.Context, view conclave.View, in *pageInput) (*conclave.Keys, error) {
+	list, err := in.page(view)
+	return &conclave.Keys{Keys: list}, err
+}
+
+func (in *pageInput) page(view conclave.View) ([]string, error) {
 	list, err := Names(view)
 	if err != nil {
 		return nil, err
@@ -81,7 +100,32 @@ func listACL(_ context.Context, view conclave.View, in *pageInput) (*conclave.Ke
 	if in.Limit > 0 && len(list) > in.Limit {
 		list = list[:in.Limit]
 	}
-	return &conclave.Keys{Keys: list}, nil
+	return list, nil
+}
+
+// maxDetailed bounds the policies of one detailed listing.
+const maxDetailed = 1000
+
+func listDetailed(_ context.Context, view conclave.View, in *pageInput) (*conclave.Keys, error) {
+	page := *in
+	if page.Limit <= 0 || page.Limit > maxDetailed {
+		page.Limit = maxDetailed
+	}
+	list, err := page.page(view)
+	if err != nil {
+		return nil, err
+	}
+	details := make(map[string]any, len(list))
+	for _, name := range list {
+		p, err := Load(view, name)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil {
+			details[name] = p.describe()
+		}
+	}
+	return &conclave.Keys{Keys: list, KeyInfo: details}, nil
 }
 
 func listOld(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
@@ -106,7 +150,11 @@ func readACL(_ context.Context, view conclave.View, in *nameInput) (*textOutput,
 	if err != nil {
 		return nil, err
 	}
-	return &textOutput{p.Name, p.Source}, nil
+	out := &textOutput{Name: p.Name, Policy: p.Source}
+	if p.CASRequired || !p.Expires.IsZero() {
+		out.details = &p.describe().details
+	}
+	return out, nil
 }
 
 func readOld(_ context.Context, view conclave.View, in *nameInput) (*conclave.Response, error) {
@@ -115,36 +163,4 @@ func readOld(_ context.Context, view conclave.View, in *nameInput) (*conclave.Re
 		return nil, err
 	}
 	return &conclave.Response{Data: oldTextOutput{p.Name, p.Source}, TopLevel: true}, nil
-}
-
-func write(_ context.Context, tx conclave.Tx, in *writeInput) (*conclave.None, error) {
-	source := in.Policy
-	if source == "" {
-		source = in.Rules
-	}
-	if strings.TrimSpace(source) == "" {
-		return nil, conclave.Errorf(conclave.Invalid, "'policy' parameter not supplied or empty")
-	}
-	if plain, err := base64.StdEncoding.DecodeString(source); err == nil {
-		source = string(plain)
-	}
-	if NormalName(in.Name) == Wrapping {
-		return nil, conclave.Errorf(conclave.Invalid, "cannot update %q policy", Wrapping)
-	}
-	p, err := Parse(in.Name, source)
-	if err != nil {
-		return nil, err
-	}
-	return nil, Store(tx, p)
-}
-
-func remove(_ context.Context, tx conclave.Tx, in *nameInput) (*conclave.None, error) {
-	name := NormalName(in.Name)
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
-	if name == Root || name == Default || name == Wrapping {
-		return nil, conclave.Errorf(conclave.Invalid, "cannot delete %q policy", name)
-	}
-	return nil, tx.Delete(pathOf(name))
 }

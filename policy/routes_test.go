@@ -82,7 +82,9 @@ func TestPolicyRoutesRefuse(t *testing.T) {
 		{conclave.Delete, "policy/a+", nil, conclave.Invalid},
 		{conclave.Read, "policies/acl/none", nil, conclave.NotFound},
 		{conclave.Read, "policy/none", nil, conclave.NotFound},
-		{conclave.Patch, "policies/acl/p", nil, conclave.Unsupported},
+		{conclave.Patch, "policies/acl/p", nil, conclave.NotFound},
+		{conclave.Patch, "policies/acl/root", nil, conclave.Invalid},
+		{conclave.Patch, "policy/p", nil, conclave.Unsupported},
 		{conclave.Read, "policies/acl/a/b", nil, conclave.NotFound},
 	}
 	for _, test := range tests {
