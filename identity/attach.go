@@ -36,6 +36,8 @@ type Attached struct {
 	EntityID string
 	Policies []string // of the entity and of all its groups
 	GroupIDs []string // all its groups
+	// FormerIDs are those of the entities that were merged into it.
+	FormerIDs []string
 }
 
 // Attach finds the entity of a login through an auth method's mount, or makes it, and brings the alias's metadata and the
@@ -69,7 +71,7 @@ func Attach(tx conclave.Tx, mountAccessor string, login *conclave.Login, ids Min
 	if identity == nil {
 		return Attached{}, errDamaged("an alias")
 	}
-	return Attached{identity.ID, identity.Policies, identity.GroupIDs}, nil
+	return Attached{identity.ID, identity.Policies, identity.GroupIDs, identity.FormerIDs()}, nil
 }
 
 // meet returns the entity that is known by an alias; one that isn't known yet is made.

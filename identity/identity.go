@@ -90,6 +90,9 @@ func survivor(view conclave.View, entityID string) (*known, error) {
 	return loadKnown(view, into.ID)
 }
 
+// FormerIDs are those of the entities that were merged into this one. They are shared and must not be changed.
+func (i *Identity) FormerIDs() []string { return slices.Clip(i.entity.Merged) }
+
 // holds reads the groups again and reports whether they are what they were.
 func (i *Identity) holds(view conclave.View) (bool, error) {
 	for n := range i.seen {

@@ -138,6 +138,7 @@ func Lookup(view conclave.View, id string) (*Method, error) {
 type Who struct {
 	Accessor, Kind string // of the auth method's mount
 	EntityID       string
+	FormerIDs      []string // of entities that were merged into that one
 	GroupIDs       []string // all that the entity is in, inherited ones too
 }
 
@@ -168,8 +169,8 @@ func Required(view conclave.View, who Who) ([]Demand, error) {
 }
 
 func (e *enforcement) concerns(who Who) bool {
-	return slices.Contains(e.Accessors, who.Accessor) || slices.Contains(e.Kinds, who.Kind) ||
-		who.EntityID != "" && slices.Contains(e.Entities, who.EntityID) ||
+	return slices.Contains(e.Accessors, who.Accessor) || slices.Contains(e.Kinds, who.Kind) || slices.Contains(e.Entities, who.EntityID) ||
+		slices.ContainsFunc(who.FormerIDs, func(id string) bool { return slices.Contains(e.Entities, id) }) ||
 		slices.ContainsFunc(who.GroupIDs, func(id string) bool { return slices.Contains(e.Groups, id) })
 }
 

@@ -91,8 +91,6 @@ func (s *Setup) writeEnforcement(ctx context.Context, tx conclave.Tx, in *enforc
 	if len(in.Methods) == 0 {
 		return nil, conclave.Errorf(conclave.Invalid, "missing method ids")
 	}
-	e.Methods = in.Methods
-	given := false
 	for _, l := range []struct {
 		from *[]string
 		into *[]string
@@ -100,15 +98,11 @@ func (s *Setup) writeEnforcement(ctx context.Context, tx conclave.Tx, in *enforc
 		if l.from == nil {
 			continue
 		}
-		given = given || l.from != &in.Methods
 		if *l.into, err = once(*l.from); err != nil {
 			return nil, err
 		}
 	}
-	if !given {
-		return nil, conclave.Errorf(conclave.Invalid, "One of auth_method_accessors, auth_method_types, identity_group_ids, identity_entity_ids must be specified")
-	}
-	if err := s.checkEnforcement(tx, c, e); err != nil {
+	if err := s.checkEnforcement(tx, c, in); err != nil {
 		return nil, err
 	}
 	return nil, c.putEnforcement(tx, e)
@@ -131,24 +125,31 @@ func once(list []string) ([]string, error) {
 	return kept, nil
 }
 
-// checkEnforcement refuses an enforcement of what isn't there: one that is misspelled would protect nothing.
-func (s *Setup) checkEnforcement(view conclave.View, c *config, e *enforcement) error {
-	for _, id := range e.Methods {
+// checkEnforcement refuses an enforcement of what isn't there: one that is misspelled would protect nothing. What an earlier
+// one has named may be gone since.
+func (s *Setup) checkEnforcement(view conclave.View, c *config, in *enforcementInput) error {
+	if in.Accessors == nil && in.Kinds == nil && in.Groups == nil && in.Entities == nil {
+		return conclave.Errorf(conclave.Invalid, "One of auth_method_accessors, auth_method_types, identity_group_ids, identity_entity_ids must be specified")
+	}
+	for _, id := range in.Methods {
 		if c.method(id) == nil {
 			return conclave.Errorf(conclave.Invalid, "one of the provided method ids doesn't exist")
 		}
 	}
 	for _, named := range []struct {
-		list   []string
+		list   *[]string
 		exists func(id string) (bool, error)
 		wrong  string
 	}{
-		{e.Accessors, func(id string) (bool, error) { return s.Directory.AuthMount(view, id, "") }, "one of the auth method accessors provided is invalid"},
-		{e.Kinds, func(id string) (bool, error) { return s.Directory.AuthMount(view, "", id) }, "one of the auth method types provided is invalid"},
-		{e.Groups, func(id string) (bool, error) { return s.Directory.Group(view, id) }, "one of the provided group ids doesn't exist"},
-		{e.Entities, func(id string) (bool, error) { return s.Directory.Entity(view, id) }, "one of the provided entity ids doesn't exist"},
+		{in.Accessors, func(id string) (bool, error) { return s.Directory.AuthMount(view, id, "") }, "one of the auth method accessors provided is invalid"},
+		{in.Kinds, func(id string) (bool, error) { return s.Directory.AuthMount(view, "", id) }, "one of the auth method types provided is invalid"},
+		{in.Groups, func(id string) (bool, error) { return s.Directory.Group(view, id) }, "one of the provided group ids doesn't exist"},
+		{in.Entities, func(id string) (bool, error) { return s.Directory.Entity(view, id) }, "one of the provided entity ids doesn't exist"},
 	} {
-		for _, id := range named.list {
+		if named.list == nil {
+			continue
+		}
+		for _, id := range *named.list {
 			there, err := named.exists(id)
 			if err != nil {
 				return err

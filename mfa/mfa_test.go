@@ -294,7 +294,8 @@ func TestEnforcementsConcernWhomTheyName(t *testing.T) {
 		{Who{Accessor: "other", Kind: "userpass"}, []string{"auth_method_types"}},
 		{Who{GroupIDs: []string{"other", "staff"}}, []string{"identity_group_ids"}},
 		{Who{EntityID: "ann", GroupIDs: []string{"staff"}}, []string{"identity_entity_ids", "identity_group_ids"}},
-		{Who{Accessor: "other", Kind: "other", EntityID: "bob", GroupIDs: []string{"other"}}, nil},
+		{Who{EntityID: "bob", FormerIDs: []string{"eve", "ann"}}, []string{"identity_entity_ids"}},
+		{Who{Accessor: "other", Kind: "other", EntityID: "bob", FormerIDs: []string{"eve"}, GroupIDs: []string{"other"}}, nil},
 		{Who{}, nil},
 	} {
 		demands, err := Required(d, row.who)

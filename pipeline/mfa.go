@@ -60,7 +60,7 @@ func factorSettings(m *mfa.Method) lockout.Settings {
 func (r *run) secondFactor(login *conclave.Login, who identity.Attached) (instead *conclave.Response, warnings []string, err error) {
 	c := r.call
 	system := c.here().system
-	demands, err := mfa.Required(system, mfa.Who{Accessor: c.mount.Accessor, Kind: c.mount.Kind, EntityID: who.EntityID, GroupIDs: who.GroupIDs})
+	demands, err := mfa.Required(system, mfa.Who{Accessor: c.mount.Accessor, Kind: c.mount.Kind, EntityID: who.EntityID, FormerIDs: who.FormerIDs, GroupIDs: who.GroupIDs})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -205,7 +205,7 @@ func (r *routing) validateFactor(ctx context.Context, tx conclave.Tx, in *valida
 	if entry == nil || !entry.Auth() {
 		return nil, errMountGone
 	}
-	demands, err := mfa.Required(tx, mfa.Who{Accessor: entry.Accessor, Kind: entry.Kind, EntityID: who.ID, GroupIDs: who.GroupIDs})
+	demands, err := mfa.Required(tx, mfa.Who{Accessor: entry.Accessor, Kind: entry.Kind, EntityID: who.ID, FormerIDs: who.FormerIDs(), GroupIDs: who.GroupIDs})
 	if err != nil {
 		return nil, err
 	}

@@ -489,3 +489,28 @@ func TestWhoHasNoEntityHasNoSecondFactor(t *testing.T) {
 		t.Errorf("with ann's passcode: %v", err)
 	}
 }
+
+func TestAMergeLosesNoEnforcement(t *testing.T) {
+	h, ann, p := guardedDoor(t)
+	h.must(t, "", conclave.Update, "identity/mfa/login-enforcement/door", h.root, map[string]any{"mfa_method_ids": p.method, "auth_method_types": "", "identity_entity_ids": ann})
+	survivor := field(t, h.must(t, "", conclave.Update, "identity/entity", h.root, map[string]any{"name": "survivor"}), "id")
+	id := h.pend(t, "auth/door/login/ann")
+	h.must(t, "", conclave.Update, "identity/entity/merge", h.root, map[string]any{"from_entity_ids": ann, "to_entity_id": survivor})
+	for _, header := range []string{"phone", "phone:" + p.code(t, 0)} {
+		if resp, err := h.login(t, "auth/door/login/ann", header); !conclave.Is(err, conclave.Denied) {
+			t.Errorf("after the merge, with the key of one that is no more: %+v, %v", resp, err)
+		}
+	}
+	if _, err := h.validate(t, "", id, p.method, p.code(t, 0)); !conclave.Is(err, conclave.Denied) {
+		t.Errorf("a login that began before: %v", err)
+	}
+	p = h.phone(t, "", p.method, survivor)
+	if resp, err := h.validate(t, "", id, p.method, p.code(t, 0)); err != nil || resp.Auth.EntityID != survivor {
+		t.Errorf("with the survivor's key: %+v, %v", resp, err)
+	}
+	// What an enforcement names may be gone by the time it is written again.
+	h.must(t, "", conclave.Update, "identity/mfa/login-enforcement/door", h.root, map[string]any{"mfa_method_ids": p.method, "auth_method_types": "knock"})
+	if got := field(t, h.must(t, "", conclave.Read, "identity/mfa/login-enforcement/door", h.root, nil), "name"); got != "door" {
+		t.Errorf("its name is %q", got)
+	}
+}
