@@ -2,8 +2,10 @@ package quota
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -215,3 +217,30 @@ func BenchmarkAdmit(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAdmitByLedger has each request be another client's, so that the ledger is asked about every one of them.
+func BenchmarkAdmitByLedger(b *testing.B) {
+	ledger := NewLedger(time.Now, rand.Reader)
+	ledger.seat, ledger.buckets = 1, map[bucketKey]*bucket{}
+	l := NewLimiter(inProcess{ledger}, time.Now)
+	l.Set(&Snapshot{Rules: newRules(record{Rates: []*RateRule{{Name: "q", Rate: 10, Interval: 1}}}), Inner: func(_, _ string) bool { return false }})
+	ctx, cancel := context.WithCancel(context.Background())
+	var group errgroup.Group
+	group.Go(func() error { return l.Run(ctx) })
+	var client atomic.Uint32
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			n := client.Add(1)
+			_ = l.Admit(ctx, Request{Path: "secret/data/x", Client: netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})}, nil)
+		}
+	})
+	cancel()
+	_ = group.Wait()
+}
+
+// inProcess asks a ledger without a network.
+type inProcess struct{ *Ledger }
+
+func (p inProcess) Ask(_ context.Context, body []byte) ([]byte, error) { return p.Answer(body) }
+
+func (inProcess) Nodes() int { return 1 }

@@ -21,6 +21,8 @@ const (
 	callTokens = "quota.tokens"
 	// quotaPoll is the time in which a node comes to know of a quota that it has applied.
 	quotaPoll = 50 * time.Millisecond
+	// lookShare is how many times as long as a look took a node waits before the next: many namespaces with quotas take time.
+	lookShare = 50
 	// placesPause and placesBatch are how often the places of ended tokens are given back, and how many in one transaction.
 	placesPause = time.Second
 	placesBatch = 256
@@ -85,6 +87,7 @@ func (q *quotas) record(ctx context.Context, req *conclave.Request, refusal erro
 // follow has the limiter go by the definitions as they change, until ctx ends.
 func (q *quotas) follow(ctx context.Context) error {
 	for applied := uint64(0); ; {
+		began := time.Now()
 		if at := q.daemon.state.Applied(); at != applied && !q.daemon.store.Locked() {
 			switch s, err := q.snapshot(); {
 			case err == nil:
@@ -97,7 +100,7 @@ func (q *quotas) follow(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(quotaPoll):
+		case <-time.After(max(quotaPoll, lookShare*time.Since(began))):
 		}
 	}
 }
