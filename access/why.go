@@ -159,6 +159,8 @@ func (e *Explanation) suggest() string {
 		return ""
 	case reason == policy.Denies && !strings.ContainsAny(e.Pattern, "*+"):
 		return "" // deny wins among rules of one path
+	case e.Pattern == e.Needed.Path:
+		return "" // the rule itself is to be changed
 	}
 	quoted := make([]string, len(e.Needed.Capabilities))
 	for i, name := range e.Needed.Capabilities {

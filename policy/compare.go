@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"iter"
 	"maps"
 	"reflect"
 	"slices"
@@ -35,15 +36,18 @@ const (
 // be root's.
 func Compare(before, after *ACL) (changes []Change, complete bool) {
 	x := newExamples(before, after)
-	found := map[string]Change{}
-	for path := range x.paths() {
+	found, plain := map[string]Change{}, map[string]bool{}
+	for path, own := range x.paths() {
 		c, differs := compareAt(before, after, path)
 		if !differs {
 			continue
 		}
+		// The simplest example is one of a pattern alone, then a short one.
 		key := strings.Join(slices.Concat([]string{c.Before, c.After}, c.Gained, []string{"|"}, c.Lost), "\x00")
-		if old, known := found[key]; !known || len(path) < len(old.Path) || len(path) == len(old.Path) && path < old.Path {
-			found[key] = c
+		old, known := found[key]
+		shorter := len(path) < len(old.Path) || len(path) == len(old.Path) && path < old.Path
+		if !known || own && !plain[key] || own == plain[key] && shorter {
+			found[key], plain[key] = c, own
 		}
 	}
 	changes = slices.SortedFunc(maps.Values(found), func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
@@ -160,9 +164,10 @@ func (a *ACL) byText() map[string]*rule {
 	return all
 }
 
-// paths yields the examples of each changed pattern with every other; some more than once.
-func (x *examples) paths() func(yield func(string) bool) {
-	return func(yield func(string) bool) {
+// paths yields the examples of each changed pattern with every other, and whether they are of the pattern alone; some more
+// than once.
+func (x *examples) paths() iter.Seq2[string, bool] {
+	return func(yield func(string, bool) bool) {
 		pairs := 0
 		for i := range x.patterns {
 			if !x.changed[i] {
@@ -174,7 +179,7 @@ func (x *examples) paths() func(yield func(string) bool) {
 					return
 				}
 				for _, path := range x.spellings(&x.patterns[i], &x.patterns[j]) {
-					if !yield(path) {
+					if !yield(path, i == j) {
 						return
 					}
 				}

@@ -110,6 +110,17 @@ func TestCompareMissesNothing(t *testing.T) {
 	}
 }
 
+func TestCompareShowsThePlainestExample(t *testing.T) {
+	changes, _ := Compare(rules(t, "team/* read"), rules(t, "team/* read list update", "+/b deny"))
+	var paths []string
+	for _, c := range changes {
+		paths = append(paths, c.Path)
+	}
+	if !slices.Contains(paths, "team/x-example") || slices.Contains(paths, "team/b") {
+		t.Errorf("examples = %q, want team/x-example and not team/b", paths)
+	}
+}
+
 func TestAnswersSayWhy(t *testing.T) {
 	acl := Compile(mustParse(t, "team", `
 path "secret/*" { capabilities = ["read"] }

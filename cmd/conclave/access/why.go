@@ -55,6 +55,7 @@ type explanation struct {
 	Denied      bool     `json:"denied"`
 	Error       string   `json:"error"`
 	Because     string   `json:"because"`
+	Pattern     string   `json:"pattern"`
 	Suggestion  string   `json:"suggestion"`
 	Needed      struct {
 		Path         string   `json:"path"`
@@ -85,5 +86,8 @@ func (e *explanation) write(w io.Writer) {
 	client.WriteTable(w, []string{"Key", "Value"}, rows)
 	if e.Suggestion != "" {
 		fmt.Fprintf(w, "\nThis rule, in one of the policies, would let it pass:\n\n%s\n", e.Suggestion)
+		if e.Pattern != "" {
+			fmt.Fprintf(w, "\nIt would decide alone on its path, so it should give what the rule for %q gives there, too.\n", e.Pattern)
+		}
 	}
 }
