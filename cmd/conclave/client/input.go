@@ -18,7 +18,7 @@ const maxInput = 32 << 20
 //
 //	key=value    a field; a key that is given more than once becomes a list
 //	key=@file    a field with the contents of a file; \@ begins a value with a plain @
-//	key=-        a field with what standard input has
+//	key=-        a field with what standard input has; a terminal is asked for one line, which it doesn't show
 //	@file        an object of JSON: its fields
 //	-            the same from standard input
 func (s *Session) Data(args []string) (map[string]any, error) {
@@ -36,6 +36,13 @@ func (s *Session) Data(args []string) (map[string]any, error) {
 		var text []byte
 		var err error
 		switch {
+		case pair && key != "" && value == "-" && s.terminal() != nil:
+			answer, err := s.Prompt(key)
+			if err != nil {
+				return nil, err
+			}
+			addField(data, key, answer)
+			continue
 		case arg == "-":
 			text, err = stdin()
 		case strings.HasPrefix(arg, "@"):
@@ -155,10 +162,18 @@ func (s *Session) Text(path string) (string, error) {
 	return string(text), err
 }
 
+// terminal is standard input if it is a terminal, and nil otherwise.
+func (s *Session) terminal() *os.File {
+	if f, ok := s.In.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return f
+	}
+	return nil
+}
+
 // Prompt asks for a secret on the terminal without showing it. Where there is no terminal it reads a line of standard
 // input.
 func (s *Session) Prompt(question string) (string, error) {
-	if f, ok := s.In.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if f := s.terminal(); f != nil {
 		if s.NonInteractive {
 			return "", Usagef("%s is needed, and -non-interactive forbids to ask for it: give it on standard input", question)
 		}
