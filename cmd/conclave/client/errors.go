@@ -102,6 +102,9 @@ func (s *Session) hint(err error) string {
 		if answer.StatusCode == http.StatusForbidden && strings.Contains(answer.URL, "/v1/auth/") && strings.Contains(answer.URL, "/login") {
 			return "Nobody is let in there now: the account may be locked for a while after wrong guesses, or this address not allowed."
 		}
+		if answer.StatusCode == http.StatusForbidden && strings.HasSuffix(answer.URL, "/v1/sys/mfa/validate") {
+			return "A passcode is good once, and for about half a minute: log in again with the next one. Wrong ones lock the factor for a while."
+		}
 		if answer.StatusCode == http.StatusForbidden && s.tokenless {
 			return "No token was sent. Log in with `conclave login`, or set CONCLAVE_TOKEN."
 		}

@@ -55,11 +55,13 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestLockedAccountIsNoMissingToken(t *testing.T) {
+func TestDeniedLoginIsNoMissingToken(t *testing.T) {
 	s := &Session{tokenless: true}
-	denied := &api.ResponseError{StatusCode: http.StatusForbidden, URL: "https://127.0.0.1:8200/v1/auth/userpass/login/ann", Errors: []string{"permission denied"}}
-	if text := s.Explain(denied); !strings.Contains(text, "locked") || strings.Contains(text, "No token was sent") {
-		t.Errorf("a login that is denied: %q", text)
+	for route, want := range map[string]string{"auth/userpass/login/ann": "account may be locked", "sys/mfa/validate": "A passcode is good once"} {
+		denied := &api.ResponseError{StatusCode: http.StatusForbidden, URL: "https://127.0.0.1:8200/v1/" + route, Errors: []string{"permission denied"}}
+		if text := s.Explain(denied); !strings.Contains(text, want) || strings.Contains(text, "No token was sent") {
+			t.Errorf("a login that is denied: %q, want %q in it", text, want)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ type Session struct {
 	ClientCert, ClientKey         string
 	TLSServerName, Format, Field  string
 	WrapTTL                       string
-	Headers                       []string
+	Headers, MFA                  []string
 	TLSSkipVerify, NonInteractive bool
 
 	// requestID is that of the last answer, if the server told it.
@@ -59,6 +59,7 @@ func (s *Session) AddFlags(cmd *cobra.Command) {
 	f.StringVar(&s.Format, "format", "", "`form` of the output: table, json or yaml (CONCLAVE_FORMAT; default table)")
 	f.StringVar(&s.WrapTTL, "wrap-ttl", "", "wrap the answer in a single-use token that lives for this `duration` (CONCLAVE_WRAP_TTL)")
 	f.StringArrayVar(&s.Headers, "header", nil, "`key=value` of a header to send; may be repeated")
+	f.StringArrayVar(&s.MFA, "mfa", nil, "`METHOD:PASSCODE` of a second factor, for a login in one step; may be repeated (CONCLAVE_MFA)")
 	f.BoolVar(&s.NonInteractive, "non-interactive", false, "never ask on the terminal")
 }
 
@@ -174,6 +175,11 @@ func (s *Session) connect(address string) (*api.Client, error) {
 	}
 	if s.WrapTTL != "" {
 		c.SetWrappingLookupFunc(func(string, string) string { return s.WrapTTL })
+	}
+	if factors := s.MFA; len(factors) > 0 {
+		c.SetMFACreds(factors)
+	} else if factor := s.env("MFA"); factor != "" {
+		c.SetMFACreds([]string{factor})
 	}
 	for _, header := range s.Headers {
 		key, value, ok := strings.Cut(header, "=")
