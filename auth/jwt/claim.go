@@ -131,8 +131,11 @@ func (r *role) identify(claims jws.Claims, name string) (*conclave.Login, error)
 			continue
 		}
 		text, ok := value.(string)
-		if !ok || len(text) > maxMetadata {
+		if !ok {
 			return nil, conclave.Errorf(conclave.Invalid, "error converting claim '%s' to string", from)
+		}
+		if len(text) > maxMetadata {
+			return nil, conclave.Errorf(conclave.Invalid, "claim '%s' is too long for metadata", from)
 		}
 		metadata[to] = text
 	}

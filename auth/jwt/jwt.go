@@ -28,7 +28,9 @@ const (
 	maxKeys     = 64        // jwt_validation_pubkeys
 	maxName     = 512       // bytes of who logs in, and of a group
 	maxGroups   = 1024
-	maxMetadata = 4096 // bytes of a claim that is copied to metadata
+	maxMappings = 60  // claim_mappings
+	maxMetaKey  = 128 // bytes of a name in metadata
+	maxMetadata = 512 // bytes of a claim that is copied to metadata, as the identity store takes it
 )
 
 // Where things are in the mount's storage. Roles are below role/, logins that have begun below attempts/.

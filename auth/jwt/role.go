@@ -200,10 +200,16 @@ func (r *role) check() error {
 	if err := r.checkBoundClaims(); err != nil {
 		return err
 	}
+	if len(r.ClaimMappings) > maxMappings {
+		return conclave.Errorf(conclave.Invalid, "at most %d claim_mappings", maxMappings)
+	}
 	targets := map[string]bool{}
 	for _, target := range r.ClaimMappings {
 		if target == reservedMetadata {
 			return conclave.Errorf(conclave.Invalid, "metadata key %q is reserved and may not be a mapping destination", target)
+		}
+		if target == "" || len(target) > maxMetaKey {
+			return conclave.Errorf(conclave.Invalid, "a metadata key has between 1 and %d bytes", maxMetaKey)
 		}
 		if targets[target] {
 			return conclave.Errorf(conclave.Invalid, "multiple keys are mapped to metadata key %q", target)

@@ -1,6 +1,7 @@
 package jwt
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -50,6 +51,8 @@ func TestRolesAreChecked(t *testing.T) {
 		{map[string]any{"bound_claims_type": "glob", "bound_claims": map[string]any{"a": 1}}, "is not a string or a list of strings"},
 		{map[string]any{"claim_mappings": map[string]string{"a": "role"}}, "reserved"},
 		{map[string]any{"claim_mappings": map[string]string{"a": "x", "b": "x"}}, "multiple keys"},
+		{map[string]any{"claim_mappings": map[string]string{"a": ""}}, "a metadata key has"},
+		{map[string]any{"claim_mappings": many(maxMappings + 1)}, "at most"},
 		{map[string]any{"token_policies": "root"}, "root"},
 		{map[string]any{"token_ttl": "2h", "token_max_ttl": "1h"}, "token_ttl"},
 		{map[string]any{"token_bound_cidrs": "everywhere"}, "neither an address"},
@@ -73,6 +76,15 @@ func TestRolesAreChecked(t *testing.T) {
 	if err != nil || len(response.Warnings) != 1 {
 		t.Errorf("verbose logging: %v, %v; want a warning", response, err)
 	}
+}
+
+// many are that many mappings.
+func many(n int) map[string]string {
+	all := map[string]string{}
+	for i := range n {
+		all[fmt.Sprint("claim", i)] = fmt.Sprint("key", i)
+	}
+	return all
 }
 
 func TestRoleExists(t *testing.T) {

@@ -60,6 +60,9 @@ func Parse(text string) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil {
+		return nil, errForm // so that a token has one spelling
+	}
 	if _, given := header["crit"]; given {
 		return nil, errCritical
 	}
