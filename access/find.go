@@ -97,11 +97,16 @@ func (f *finder) find(ctx context.Context) (*recorded, error) {
 	if found != nil || err != nil {
 		return found, err
 	}
+	return f.await(ctx, shown.Seq)
+}
+
+// await looks for a record that is still to come, from a number on, for catchUp.
+func (f *finder) await(ctx context.Context, from uint64) (*recorded, error) {
 	ctx, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
 	tick := time.NewTicker(catchUpStep)
 	defer tick.Stop()
-	for from := shown.Seq; ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return nil, nil
