@@ -122,10 +122,20 @@ type renewal struct {
 }
 
 // reconsider has the auth method look again at the login behind a token, and takes over the terms that hold now. Tokens
-// that come from no login stay as they are.
+// of a token role follow it; others that come from no login stay as they are.
 func (s *routes) reconsider(ctx context.Context, tx conclave.Tx, r *Record) (*renewal, error) {
 	same := *r
 	o := r.Origin
+	if o == nil && r.Role != "" {
+		role, err := loadRole(tx, r.Role)
+		if err != nil {
+			return nil, err
+		}
+		if role == nil {
+			return nil, conclave.Errorf(conclave.Invalid, "original token role %q could not be found, not renewing", r.Role)
+		}
+		same.Period, same.ExplicitMax = role.Period.Duration(), lesser(r.ExplicitMax, role.ExplicitMaxTTL.Duration())
+	}
 	if o == nil {
 		return &renewal{&same, tx.Mount(), r.TTL}, nil
 	}

@@ -196,3 +196,25 @@ func FuzzRole(f *testing.F) {
 		}
 	})
 }
+
+func TestRenewalFollowsTheRole(t *testing.T) {
+	b := newBench(t)
+	b.role("r", map[string]any{"allowed_policies": "a", "token_period": "2h"})
+	self := b.must(b.root, conclave.Update, "create/r", nil).Auth.ClientToken
+	b.role("r", map[string]any{"token_period": "3h"})
+	if got := b.must(self, conclave.Update, "renew-self", nil).Auth; got.TTL != 3*time.Hour {
+		t.Errorf("by the new period: %v", got.TTL)
+	}
+	b.role("r", map[string]any{"token_period": "0s", "token_explicit_max_ttl": "4h"})
+	b.Advance(2 * time.Hour)
+	if got := b.must(self, conclave.Update, "renew-self", map[string]any{"increment": "9h"}).Auth; got.TTL != 2*time.Hour {
+		t.Errorf("within the new maximum: %v", got.TTL)
+	}
+	b.must(b.root, conclave.Delete, "roles/r", nil)
+	if _, err := b.as(self, conclave.Update, "renew-self", nil); !conclave.Is(err, conclave.Invalid) || !strings.Contains(err.Error(), "not renewing") {
+		t.Errorf("without its role: %v", err)
+	}
+	if !lives(b.Memory, self) {
+		t.Error("the token died with its role")
+	}
+}
