@@ -54,7 +54,7 @@ func renew(s *client.Session) *cobra.Command {
 			return s.PrintSecret(secret)
 		}),
 	}
-	cmd.Flags().StringVar(&increment, "increment", "", "`duration` to ask for, from now on")
+	cmd.Flags().StringVarP(&increment, "increment", "i", "", "`duration` to ask for, from now on")
 	s.AddField(cmd)
 	return cmd
 }

@@ -157,7 +157,7 @@ func renew(s *client.Session) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&accessor, "accessor", false, "the argument is an accessor")
-	cmd.Flags().StringVar(&increment, "increment", "", "`duration` to ask for")
+	cmd.Flags().StringVarP(&increment, "increment", "i", "", "`duration` to ask for")
 	s.AddField(cmd)
 	return cmd
 }
@@ -171,17 +171,23 @@ func revoke(s *client.Session) *cobra.Command {
 			if self == (len(args) == 1) {
 				return client.Usagef("name a token (- for standard input), or -self, one of them")
 			}
-			of, err := aim(s, accessor, args, true)
-			if err != nil {
-				return err
+			byPath := mode == "path" && len(args) == 1 && !accessor
+			var of target
+			if !byPath {
+				var err error
+				if of, err = aim(s, accessor, args, true); err != nil {
+					return err
+				}
 			}
 			c, err := s.Client()
 			if err != nil {
 				return err
 			}
 			switch tokens := c.Auth().Token(); {
+			case byPath:
+				err = c.Sys().RevokePrefixWithContext(cmd.Context(), strings.Trim(args[0], "/"))
 			case mode != "" && (mode != "orphan" || of.token == ""):
-				return client.Usagef("-mode is orphan, with a token: it ends that token and not those made with it")
+				return client.Usagef("-mode is orphan, with a token: it ends that token and not those made with it; or path, with where logins made tokens")
 			case of.self:
 				if err = tokens.RevokeSelfWithContext(cmd.Context(), ""); err == nil {
 					err = s.EraseToken(c.Token())
@@ -201,7 +207,7 @@ func revoke(s *client.Session) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&accessor, "accessor", false, "the argument is an accessor")
 	cmd.Flags().BoolVar(&self, "self", false, "your own token, which is forgotten here too")
-	cmd.Flags().StringVar(&mode, "mode", "", "`orphan`: leave the tokens that were made with it")
+	cmd.Flags().StringVar(&mode, "mode", "", "`what` to end: orphan leaves the tokens that were made with it; path ends those that logins below a path, auth/PATH, have made")
 	return cmd
 }
 
