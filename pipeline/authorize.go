@@ -45,7 +45,7 @@ func (r *run) authenticate(tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err := guarded(record, c.levels); err != nil {
+	if err := guarded(record, c.levels, r.request); err != nil {
 		return err
 	}
 	c.caller, c.token, c.home = caller, record, home
@@ -80,8 +80,9 @@ func (r *run) grant(home *level, caller *conclave.Caller) error {
 	return nil
 }
 
-// guarded refuses a token whose end is that of a token in a namespace above, once that has come.
-func guarded(record *token.Record, levels []level) error {
+// guarded refuses a token whose end is that of a token in a namespace above, once that has come, and from addresses that
+// the token above may not come from.
+func guarded(record *token.Record, levels []level, request *conclave.Request) error {
 	for record.Guardian != nil {
 		var above *level
 		for i := range levels {
@@ -96,7 +97,7 @@ func guarded(record *token.Record, levels []level) error {
 		if err != nil {
 			return err
 		}
-		if guardian == nil {
+		if guardian == nil || !guardian.MayComeFrom(request) {
 			return errDenied
 		}
 		record = guardian

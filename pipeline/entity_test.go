@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -59,6 +60,29 @@ func TestAccessorsResolveInTheirNamespaceAlone(t *testing.T) {
 		}
 		for _, path := range []string{"lookup-accessor", "renew-accessor", "revoke-accessor"} {
 			h.must(t, at, conclave.Update, "auth/token/"+path, h.root, fields)
+		}
+	}
+}
+
+func TestTokenIsBoundToTheAddressesOfItsMakerAboveIt(t *testing.T) {
+	h := settled(t)
+	from := func(address, at string, op conclave.Operation, path string, with conclave.Secret, fields map[string]any) (*conclave.Response, error) {
+		return h.Handle(t.Context(), &conclave.Request{ID: "r1", Namespace: at, Operation: op, Path: path, Token: with, Fields: fields,
+			Remote: netip.MustParseAddrPort(address + ":1")})
+	}
+	h.must(t, "", conclave.Update, "auth/token/roles/bound", h.root, map[string]any{"allowed_policies": "root", "token_bound_cidrs": "10.0.0.0/8"})
+	above := h.must(t, "", conclave.Update, "auth/token/create/bound", h.root, map[string]any{"ttl": "1h"}).Auth.ClientToken
+	for _, kind := range []string{"service", "batch"} {
+		made, err := from("10.1.1.1", "team/", conclave.Update, "auth/token/create", above, map[string]any{"policies": "reader", "type": kind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		below := made.Auth.ClientToken
+		if _, err := from("10.2.2.2", "team/", conclave.Read, "secret/x", below, nil); err != nil {
+			t.Errorf("%s, from its network: %v", kind, err)
+		}
+		if _, err := from("192.0.2.1", "team/", conclave.Read, "secret/x", below, nil); !conclave.Is(err, conclave.Denied) {
+			t.Errorf("%s, from another network: %v", kind, err)
 		}
 	}
 }

@@ -276,7 +276,7 @@ func Authenticate(view conclave.View, home conclave.Namespace, secret conclave.S
 	if err != nil {
 		return nil, nil, err
 	}
-	if r == nil || !r.mayComeFrom(view.Request()) {
+	if r == nil || !r.MayComeFrom(view.Request()) {
 		return nil, nil, denied()
 	}
 	caller := *r.caller
@@ -286,7 +286,8 @@ func Authenticate(view conclave.View, home conclave.Namespace, secret conclave.S
 
 func denied() error { return conclave.Errorf(conclave.Denied, "permission denied") }
 
-func (r *Record) mayComeFrom(request *conclave.Request) bool {
+// MayComeFrom reports whether a request comes from an address that the token may be used from.
+func (r *Record) MayComeFrom(request *conclave.Request) bool {
 	if len(r.BoundCIDRs) == 0 {
 		return true
 	}
