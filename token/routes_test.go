@@ -516,3 +516,47 @@ func TestAccessorsAreListedInPages(t *testing.T) {
 		}
 	}
 }
+
+func TestTidyDoesAStepAtOnce(t *testing.T) {
+	b := newBench(t)
+	parent := b.create(b.root, map[string]any{"ttl": "1h"}).ClientToken
+	for range tidyStep + 1 {
+		b.create(parent, map[string]any{"policies": list("a")})
+	}
+	b.must(b.root, conclave.Update, "revoke", map[string]any{"token": parent.Reveal()})
+	before := len(b.Values())
+	for _, want := range []string{"in the background", "nothing more"} {
+		response := b.must(b.root, conclave.Update, "tidy", nil)
+		if response.Status != 202 || len(response.Warnings) != 1 || !strings.Contains(response.Warnings[0], want) {
+			t.Errorf("%d, %q, want %q", response.Status, response.Warnings, want)
+		}
+	}
+	if after := len(b.Values()); after > before-3*(tidyStep+1) {
+		t.Errorf("%d of %d values are left", after, before)
+	}
+}
+
+func TestLoginGetsNoPolicyOfTheVaultsOwn(t *testing.T) {
+	b := newBench(t)
+	mount := &conclave.Mount{Path: "auth/door/", UUID: "u"}
+	for policy, want := range map[string]bool{"dev": true, "Response-Wrapping ": false, "control-group": false, " ROOT": false} {
+		for _, login := range []*conclave.Login{{Policies: []string{policy}}, {Terms: conclave.TokenTerms{Policies: []string{policy}}}} {
+			_, err := Login(b, mint(t), login, Granted{}, mount, "auth/door/login")
+			if (b.End(err) == nil) != want || err != nil && !conclave.Is(err, conclave.Invalid) {
+				t.Errorf("%q: %v", policy, err)
+			}
+		}
+	}
+}
+
+func TestTypeOfALoginsToken(t *testing.T) {
+	for _, test := range []struct{ mount, terms, want string }{
+		{"", "default", service}, {"", "batch", batch}, {"", "default-batch", batch}, {"default-service", "default", service}, {"default-service", "batch", batch},
+		{"default-batch", "default", batch}, {"default-batch", "service", service}, {"default-batch", "default-service", service},
+		{"service", "batch", service}, {"batch", "service", batch},
+	} {
+		if got := typeOf(test.terms, &conclave.Mount{TokenType: test.mount}); got != test.want {
+			t.Errorf("mount %q, terms %q: %s, want %s", test.mount, test.terms, got, test.want)
+		}
+	}
+}
