@@ -20,7 +20,7 @@ type Access interface {
 	Touches(ctx context.Context, path string) bool
 }
 
-// Setup is what the routes need. All members but Defaults must be given; Random must be a cryptographic source.
+// Setup is what the routes need. All members but Defaults and those that may be nil must be given; Random must be a cryptographic source.
 type Setup struct {
 	Plugins  Plugins
 	Access   Access
@@ -28,6 +28,8 @@ type Setup struct {
 	// Namespaces reports whether a namespace lies at the beginning of a path. Nil: there are none.
 	Namespaces func(view conclave.View, path string) (bool, error)
 	Random     io.Reader
+	// Close refuses to disable a mount that has given out what must be ended first: leases. Nil: there are none.
+	Close func(tx conclave.Tx, mount *conclave.Mount) error
 }
 
 // side is one half of the table's routes: secrets engines below sys/mounts, or auth methods below sys/auth.
@@ -288,6 +290,11 @@ func (s *side) disable(_ context.Context, tx conclave.Tx, in *pathInput) (*concl
 		return nil, nil // as clients expect: what isn't there is gone
 	case e.Builtin:
 		return nil, conclave.Errorf(conclave.Invalid, "cannot unmount %q", e.Path)
+	}
+	if s.Close != nil {
+		if err := s.Close(tx, e.Mount()); err != nil {
+			return nil, err
+		}
 	}
 	if err := system.DropSpace(e.Space); err != nil {
 		return nil, err

@@ -151,6 +151,30 @@ func At(system conclave.System, path string) (conclave.System, error) {
 	return system, nil
 }
 
+// Descend calls visit for the namespace whose system space is given, the root namespace, and for each one on the way down to
+// the one at a path. One that is missing ends the way.
+func Descend(system conclave.System, path string, visit func(at conclave.Namespace, system conclave.System) error) error {
+	at := conclave.Namespace{ID: conclave.RootNamespace}
+	for rest := path; ; {
+		if err := visit(at, system); err != nil || rest == "" {
+			return err
+		}
+		name, below, _ := strings.Cut(rest, "/")
+		table, err := Load(system)
+		if err != nil {
+			return err
+		}
+		e := table.Find(name)
+		if e == nil {
+			return nil
+		}
+		if system, err = open(system, e); err != nil {
+			return err
+		}
+		at, rest = conclave.Namespace{ID: e.ID, Path: at.Path + name + "/"}, below
+	}
+}
+
 func open(system conclave.System, e *Entry) (conclave.System, error) {
 	tx, err := system.Open(e.Space)
 	if err != nil {

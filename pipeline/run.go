@@ -19,22 +19,23 @@ import (
 
 // run is one request on its way to a verdict; it may take several attempts.
 type run struct {
-	pipeline  *Pipeline
-	original  *conclave.Request // as it came
-	request   *conclave.Request // as it is in its own namespace
-	attempt   int
-	fresh     bool // this attempt's state is one that the cluster reached after the request began
-	exhausted bool // no attempt is left: what is recorded now is that the request gave up
-	recorded  bool // the log has what is answered
-	gathered  any  // what Prepare works from, or worked from
-	prepared  any
-	failed    error            // why Prepare failed: the outcome for those who may do what they ask for
-	isReady   bool             // Prepare has run, or there is none
-	ids       *identity.Minted // of the entity that a login makes
-	minted    *token.Minted    // the randomness of the token that a login makes
-	wrapping  *token.Minted    // the randomness of the token that wraps the answer
-	guess     *guess           // at an account's secret, if the request is one
-	call      *call
+	pipeline     *Pipeline
+	original     *conclave.Request // as it came
+	request      *conclave.Request // as it is in its own namespace
+	attempt      int
+	fresh        bool // this attempt's state is one that the cluster reached after the request began
+	exhausted    bool // no attempt is left: what is recorded now is that the request gave up
+	recorded     bool // the log has what is answered
+	gathered     any  // what Prepare works from, or worked from
+	prepared     any
+	failed       error            // why Prepare failed: the outcome for those who may do what they ask for
+	isReady      bool             // Prepare has run, or there is none
+	ids          *identity.Minted // of the entity that a login makes
+	minted       *token.Minted    // the randomness of the token that a login makes
+	wrapping     *token.Minted    // the randomness of the token that wraps the answer
+	leaseLetters string           // the randomness of the lease's id, if the answer has one
+	guess        *guess           // at an account's secret, if the request is one
+	call         *call
 
 	loginAsked   bool  // whether a role's rate limit allows the login
 	loginRefused error // what was answered
@@ -131,6 +132,9 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	}
 	if err == nil {
 		err = r.countToken(tx, resp)
+	}
+	if err == nil {
+		err = r.keepLease(tx, resp)
 	}
 	if err == nil {
 		err = r.resolve(nil)

@@ -10,6 +10,8 @@
 //	token/child/<parent>/<name>     empty: the token name is a child of parent
 //	token/expiry/<hour>/<name>      empty: the token expires within that hour since 1970 (16 hex digits)
 //	token/bridge/<name>             a mark: name was revoked without its children
+//	token/held/<name>/<key>         something that ends with the token, such as a lease
+//	token/bereft/<name>             a mark: name has ended, and what it held is still to be ended
 //	token/dead/<name>               a mark: the children of name, or its uses, are still to be cleared away
 //
 // Invariants. A token lives as long as its record is there, its time hasn't come, and its parent lives: authentication
@@ -19,6 +21,4 @@
 //
 // A batch token is stored nowhere: it is its own record, sealed with a key of its namespace (token/batch). It lives until
 // its time comes or its parent ends, can't be renewed or revoked, and has neither accessor, uses nor children.
-//
-// What it doesn't do: leases of what a token has obtained.
 package token

@@ -60,6 +60,9 @@ func removeEntries(tx conclave.Tx, r *Record) error {
 	if err := free(tx, r); err != nil {
 		return err
 	}
+	if err := leave(tx, r.Name); err != nil {
+		return err
+	}
 	return schedule(tx, r.Name, r.Expires, 0)
 }
 

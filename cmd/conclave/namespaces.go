@@ -22,7 +22,7 @@ func namespaceSetup() namespace.Setup {
 			}
 			return table.Uses(path), nil
 		},
-		Empty:  forgetCounts,
+		Empty:  emptyNamespace,
 		Spaces: mount.Spaces,
 		Random: rand.Reader,
 	}

@@ -18,12 +18,14 @@ import (
 	"conclave/audit"
 	"conclave/cluster"
 	"conclave/fsm"
+	"conclave/lease"
 	"conclave/lockout"
 	"conclave/mount"
 	"conclave/namespace"
 	"conclave/pipeline"
 	"conclave/policy"
 	"conclave/quota"
+	"conclave/revoke"
 	"conclave/seal"
 	"conclave/server"
 	"conclave/server/config"
@@ -43,6 +45,7 @@ type daemon struct {
 	store    *store.Store
 	vault    *seal.Vault
 	pipeline *pipeline.Pipeline
+	reaper   *revoke.Reaper
 	recorder *pipeline.Recorder
 	gaps     *pipeline.Gaps
 	folders  *audit.Folders
@@ -112,13 +115,8 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	d.gaps = pipeline.NewGaps(time.Now)
 	policies := policy.NewCache()
 	questions := access.New(policies, auditRecords{d}, mountRoles{d})
-	d.pipeline = pipeline.New(pipeline.Config{
-		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
-		System:   d.systemRoutes(questions),
-		Identity: identityRoutes(questions), Random: rand.Reader, Envelope: server.Envelope,
-		Token:      func(logins token.Logins) []conclave.Route { return token.Routes(questions, logins, rand.Reader) },
-		DefaultTTL: settings.DefaultLeaseTTL, MaxTTL: settings.MaxLeaseTTL, Logins: d.quotas.limiter, Gaps: d.gaps, Logger: log.Named("request"),
-	})
+	d.reaper = revoke.New(revoke.Config{Store: d.store, Engines: engines{d}, Logger: log.Named("leases")})
+	d.pipeline = pipeline.New(d.requests(policies, questions))
 	d.server, err = server.New(server.Config{
 		Handler: d.pipeline, Vault: &vaultStatus{d}, Build: d.build(), Logger: log.Named("server"),
 		Limits: server.Limits{Duration: settings.MaxRequestDuration}, HealthLeaderOnly: settings.HealthLeaderOnly, Metrics: d.metrics.handler(d), AuthorizeMetrics: d.authorizeMetrics,
@@ -127,15 +125,27 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	return d, err
 }
 
+// requests is what requests are executed with.
+func (d *daemon) requests(policies *policy.Cache, questions *access.Service) pipeline.Config {
+	return pipeline.Config{
+		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
+		System:   d.systemRoutes(questions),
+		Identity: identityRoutes(questions), Random: rand.Reader, Envelope: server.Envelope,
+		Token:      func(logins token.Logins) []conclave.Route { return token.Routes(questions, logins, rand.Reader) },
+		DefaultTTL: d.settings.DefaultLeaseTTL, MaxTTL: d.settings.MaxLeaseTTL, Logins: d.quotas.limiter, Gaps: d.gaps, Logger: d.log.Named("request"),
+	}
+}
+
 // systemRoutes are all routes of sys/, each from the package that it is about.
 func (d *daemon) systemRoutes(questions *access.Service) []conclave.Route {
 	var routes []conclave.Route
 	routes = append(routes, policy.Routes()...)
-	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader, Namespaces: namespaceAt,
+	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader, Namespaces: namespaceAt, Close: lease.Close,
 		Defaults: mount.Defaults{DefaultTTL: d.settings.DefaultLeaseTTL, MaxTTL: d.settings.MaxLeaseTTL}})...)
 	routes = append(routes, namespace.Routes(namespaceSetup())...)
 	routes = append(routes, lockout.Routes(lockout.Setup{Settings: pipeline.LockoutSettings})...)
 	routes = append(routes, questions.Routes()...)
+	routes = append(routes, d.leaseRoutes()...)
 	return append(routes, d.clusterRoutes()...)
 }
 
@@ -200,6 +210,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	})
 	d.cluster.WhileLeader("re-encryption", d.vault.Reencrypt)
 	d.cluster.WhileLeader("expiry", d.expireTokens)
+	d.cluster.WhileLeader("leases", d.reaper.Run)
 	d.cluster.WhileLeader("members", d.signMembers)
 	d.cluster.WhileLeader("audit epochs", d.keepEpochsShort)
 	d.cluster.WhileLeader("audit keys", d.dropAuditKeys)

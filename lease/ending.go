@@ -1,0 +1,227 @@
+package lease
+
+import (
+	"strings"
+	"time"
+
+	"conclave"
+)
+
+// How long the next attempt waits after one that failed: doubled each time, up to the bound, for ever.
+const (
+	firstPause = 5 * time.Second
+	maxPause   = 10 * time.Minute
+)
+
+// Owners tells whether the tokens live that leases belong to.
+type Owners interface {
+	// Lives reports whether a token lives, and when it ends at the latest, in Unix nanoseconds, 0 if it has no end. view is
+	// the system space of the lease's namespace.
+	Lives(view conclave.View, owner *Owner) (lives bool, ends int64, err error)
+	// Release forgets a lease that is gone where others know of it: at its token, and at what counted it.
+	Release(tx conclave.Tx, r *Record) error
+}
+
+// over tells why a lease is over, "" if it runs; ownerEnds is when the token that it belongs to ends.
+func (r *Record) over(view conclave.View, owners Owners) (why string, ownerEnds int64, err error) {
+	if view.Reached(time.Unix(0, r.Expires)) {
+		return "expired", 0, nil
+	}
+	covered, err := r.covered(view)
+	if err != nil || covered {
+		return "prefix", 0, err
+	}
+	if r.Owner == nil {
+		return "", 0, nil
+	}
+	lives, ends, err := owners.Lives(view, r.Owner)
+	if err != nil {
+		return "", 0, err
+	}
+	if !lives {
+		return "token", 0, nil
+	}
+	return "", ends, nil
+}
+
+// end moves a lease that runs into the queue of those that are to be ended outside. after is how long the reaper leaves it to
+// others.
+func (r *Record) end(tx conclave.Tx, ending Ending, after time.Duration) error {
+	if err := tx.Delete(idDir + r.ID); err != nil {
+		return err
+	}
+	if err := expiryIndex.remove(tx, r.Look, r.Key()); err != nil {
+		return err
+	}
+	over := *r
+	ending.Since = tx.Now().UnixNano()
+	over.Ending = &ending
+	return over.queue(tx, after)
+}
+
+// queue stores the record of a lease that is over, for the next attempt after a time.
+func (r *Record) queue(tx conclave.Tx, after time.Duration) error {
+	next := *r.Ending
+	next.Next = tx.Now().Add(after - slotTime).UnixNano() // an entry is due at the end of its slot
+	r.Ending = &next
+	if err := storeAt(tx, endingDir+r.Key(), r); err != nil {
+		return err
+	}
+	return dueIndex(r.MountUUID).put(tx, next.Next, r.Key(), "1")
+}
+
+// Due are entries of the index of expiry that are due: found in a transaction that isn't judged, since the index changes with
+// each new lease, and handed to [Expire].
+type Due []entry
+
+// FindDue finds at most limit leases that must be looked at.
+func FindDue(view conclave.View, limit int) (Due, error) {
+	return expiryIndex.due(view, min(max(limit, 1), MaxStep))
+}
+
+// Expire queues those leases that are over and looks at the others again in time.
+func Expire(tx conclave.Tx, due Due, owners Owners) error {
+	for _, e := range due {
+		id, err := tx.Get(e.dir + e.key)
+		if err != nil {
+			return err
+		}
+		if id == nil {
+			continue
+		}
+		r, err := load(tx, string(id))
+		if err != nil {
+			return err
+		}
+		if r == nil || expiryIndex.dir(r.Look) != e.dir {
+			if err := tx.Delete(e.dir + e.key); err != nil {
+				return err
+			}
+			continue
+		}
+		why, ownerEnds, err := r.over(tx, owners)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			err = r.end(tx, Ending{Why: why}, 0)
+		} else {
+			err = r.reindex(tx, ownerEnds)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reindex moves the lease's entry to where it belongs by now.
+func (r *Record) reindex(tx conclave.Tx, ownerEnds int64) error {
+	if err := expiryIndex.remove(tx, r.Look, r.Key()); err != nil {
+		return err
+	}
+	same := *r
+	same.lookBy(ownerEnds)
+	if err := expiryIndex.put(tx, same.Look, same.Key(), same.ID); err != nil {
+		return err
+	}
+	return storeAt(tx, idDir+same.ID, &same)
+}
+
+// EndOf queues a lease because the token that it belonged to has ended. One that is over already is passed over.
+func EndOf(tx conclave.Tx, id string) error {
+	r, err := load(tx, id)
+	if err != nil || r == nil {
+		return err
+	}
+	return r.end(tx, Ending{Why: "token"}, 0)
+}
+
+// Waiting lists the UUIDs of the mounts that have leases to be ended, due or not.
+func Waiting(view conclave.View) ([]string, error) {
+	names, err := view.List(dueDir, "", 0)
+	for i := range names {
+		names[i] = strings.TrimSuffix(names[i], "/")
+	}
+	return names, err
+}
+
+// NextOf returns at most limit leases of a mount whose next attempt is due.
+func NextOf(view conclave.View, mount string, limit int) ([]*Record, error) {
+	due, err := dueIndex(mount).due(view, min(max(limit, 1), MaxStep))
+	if err != nil {
+		return nil, err
+	}
+	var records []*Record
+	for _, e := range due {
+		r, err := loadAt(view, endingDir+e.key)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			records = append(records, r)
+		}
+	}
+	return records, nil
+}
+
+// FindEnding returns a lease that is to be ended, by its key; nil if there is none.
+func FindEnding(view conclave.View, key string) (*Record, error) {
+	if !validKey(key) {
+		return nil, nil
+	}
+	return loadAt(view, endingDir+key)
+}
+
+func (r *Record) unqueue(tx conclave.Tx) error {
+	if err := dueIndex(r.MountUUID).remove(tx, r.Ending.Next, r.Key()); err != nil {
+		return err
+	}
+	if err := tx.Delete(endingDir + r.Key()); err != nil {
+		return err
+	}
+	return tx.AddCell(countDir+r.MountUUID, -1, 0, errUncounted)
+}
+
+// Ended removes a lease that its engine has ended, and returns its record; nil if somebody did so already.
+func Ended(tx conclave.Tx, key string) (*Record, error) {
+	r, err := FindEnding(tx, key)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	return r, r.unqueue(tx)
+}
+
+// Failed notes that an attempt to end a lease failed, and has it tried again later; one that was to be given up then, is.
+// why goes to clients. It returns the record that was given up, nil otherwise.
+func Failed(tx conclave.Tx, key, why string) (abandoned *Record, err error) {
+	r, err := FindEnding(tx, key)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	failed, ending := *r, *r.Ending
+	ending.Attempts++
+	ending.Error = why[:min(len(why), maxError)]
+	failed.Ending = &ending
+	if ending.Force {
+		return &failed, failed.abandon(tx, r)
+	}
+	if err := dueIndex(r.MountUUID).remove(tx, r.Ending.Next, key); err != nil {
+		return nil, err
+	}
+	return nil, failed.queue(tx, pause(ending.Attempts))
+}
+
+func pause(attempts int) time.Duration {
+	return min(firstPause<<min(max(attempts-1, 0), 16), maxPause)
+}
+
+// abandon moves the lease from the queue, where it is as queued, to those that nobody will try to end.
+func (r *Record) abandon(tx conclave.Tx, queued *Record) error {
+	if err := queued.unqueue(tx); err != nil {
+		return err
+	}
+	kept := *r
+	kept.Counted = "" // given back by whoever abandons it
+	return storeAt(tx, abandonedDir+r.Key(), &kept)
+}

@@ -1,0 +1,242 @@
+package revoke
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
+
+	"conclave"
+	"conclave/fsm"
+	"conclave/lease"
+	"conclave/namespace"
+	"conclave/store"
+	"conclave/token"
+)
+
+// Limits of the reaper.
+const (
+	attempts    = 8                // of a transaction that others conflict with
+	stepBatch   = 128              // leases that one transaction queues
+	stepsInTurn = 32               // steps of one kind in a namespace before the others have their turn
+	sliceBatch  = 32               // leases of a mount that are ended before others have their turn
+	perMount    = 4                // engines' calls at a time, for one mount
+	perNode     = 16               // mounts that are worked on at a time
+	failuresOff = 4                // failures in a row that end a slice
+	maxRest     = time.Minute      // of a mount whose attempts all fail
+	firstRest   = time.Second      // of a mount whose attempts have begun to fail
+	recordTime  = 10 * time.Second // to record what became of a slice, whatever is left of its time
+	maxEndNow   = 10_000           // leases that one client waits for
+)
+
+// CallTime is how long an engine may take to end one lease.
+const CallTime = 30 * time.Second
+
+// Config is what the reaper works with. Pause is the time between looks, one second if not given.
+type Config struct {
+	Store   *store.Store
+	Engines lease.Mounts
+	Logger  hclog.Logger
+	Pause   time.Duration
+}
+
+// Reaper ends leases. It is safe for concurrent use.
+type Reaper struct {
+	Config
+	owners Owners
+
+	mu    sync.Mutex         // guards mounts
+	rests map[place]*resting // where a mount is → how its last slices went
+}
+
+// place is a mount of a namespace.
+type place struct {
+	namespace string // path
+	mount     string // UUID
+}
+
+// resting is a mount that is worked on, or has failed lately.
+type resting struct {
+	busy  bool
+	pause time.Duration
+	until time.Time
+}
+
+// New makes a reaper.
+func New(config Config) *Reaper {
+	if config.Pause <= 0 {
+		config.Pause = time.Second
+	}
+	return &Reaper{Config: config, rests: map[place]*resting{}}
+}
+
+// Run reaps until ctx ends. It is for the leader.
+func (r *Reaper) Run(ctx context.Context) error {
+	group := &errgroup.Group{}
+	group.SetLimit(perNode)
+	defer func() { _ = group.Wait() }() // slices have no errors: what fails is noted at the leases
+	for {
+		if !r.Store.Locked() {
+			if err := r.pass(ctx, group); err != nil && ctx.Err() == nil {
+				r.Logger.Debug("leases are ended later", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(r.Pause):
+		}
+	}
+}
+
+// pass looks at all namespaces. What fails in one doesn't keep the others waiting.
+func (r *Reaper) pass(ctx context.Context, group *errgroup.Group) error {
+	all, err := r.namespaces()
+	if err != nil {
+		return err
+	}
+	for _, path := range all {
+		err = errors.Join(err, r.queueDue(ctx, path), r.queueLeft(ctx, path), r.work(ctx, path), r.startSlices(ctx, group, path))
+	}
+	return err
+}
+
+func (r *Reaper) namespaces() (paths []string, err error) {
+	tx, err := r.Store.Begin()
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Close()
+	err = namespace.Walk(tx.System(), conclave.Namespace{ID: conclave.RootNamespace}, func(at conclave.Namespace, _ conclave.System) error {
+		paths = append(paths, at.Path)
+		return nil
+	})
+	return paths, err
+}
+
+// look runs a look at a namespace that isn't judged. One that is gone is passed over.
+func (r *Reaper) look(path string, work func(system conclave.Tx) error) error {
+	tx, err := r.Store.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Close()
+	system, err := namespace.At(tx.System(), path)
+	if err != nil || system == nil {
+		return err
+	}
+	return work(system)
+}
+
+// change runs a transaction of the vault's own, again after a conflict, a bounded number of times.
+func (r *Reaper) change(ctx context.Context, path string, work func(tx *store.Tx, system conclave.Tx) error) error {
+	for range attempts {
+		tx, err := r.Store.Begin()
+		if err != nil {
+			return err
+		}
+		system, err := namespace.At(tx.System(), path)
+		if err == nil && system != nil {
+			err = work(tx, system)
+		}
+		if err == nil && tx.Writing() {
+			_, err = tx.Commit(ctx, fsm.AuditRecord{})
+		}
+		tx.Close()
+		conflict, again := errors.AsType[*store.ErrConflict](err)
+		if !again {
+			return err
+		}
+		if err := r.Store.WaitApplied(ctx, conflict.Index); err != nil {
+			return err
+		}
+	}
+	return errors.New("other changes kept coming in between")
+}
+
+// queueDue queues leases whose time has come.
+func (r *Reaper) queueDue(ctx context.Context, path string) error {
+	for range stepsInTurn {
+		var due lease.Due
+		err := r.look(path, func(system conclave.Tx) (err error) {
+			due, err = lease.FindDue(system, stepBatch)
+			return err
+		})
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		if err := r.change(ctx, path, func(_ *store.Tx, system conclave.Tx) error { return lease.Expire(system, due, r.owners) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// queueLeft queues the leases of tokens of the namespace that have ended. They may be those of namespaces below.
+func (r *Reaper) queueLeft(ctx context.Context, path string) error {
+	for range stepsInTurn {
+		more := false
+		err := r.change(ctx, path, func(tx *store.Tx, system conclave.Tx) error {
+			left, err := token.Left(system, stepBatch)
+			if err != nil {
+				return err
+			}
+			more = len(left) > 0
+			for _, h := range left {
+				if err := endHeld(tx, h); err != nil {
+					return err
+				}
+				if err := token.Drop(system, h.Name, h.Key); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// work goes on with prefixes that are being revoked.
+func (r *Reaper) work(ctx context.Context, path string) error {
+	var ids []string
+	err := r.look(path, func(system conclave.Tx) (err error) {
+		ids, err = lease.Jobs(system)
+		return err
+	})
+	for _, id := range ids {
+		if err == nil {
+			_, _, err = r.steps(ctx, path, id, stepsInTurn)
+		}
+	}
+	return err
+}
+
+func (r *Reaper) steps(ctx context.Context, path, id string, limit int) (keys []string, done bool, err error) {
+	for range limit {
+		var found []string
+		err = r.change(ctx, path, func(_ *store.Tx, system conclave.Tx) (err error) {
+			found, done, err = lease.Step(system, id, stepBatch)
+			return err
+		})
+		keys = append(keys, found...)
+		if err != nil || done {
+			break
+		}
+	}
+	return keys, done, err
+}
+
+// Work does a whole job while its client waits, and returns the keys of the leases that it has queued.
+func (r *Reaper) Work(ctx context.Context, at conclave.Namespace, id string) ([]string, error) {
+	keys, done, err := r.steps(ctx, at.Path, id, maxEndNow/stepBatch)
+	if err == nil && !done {
+		err = conclave.Errorf(conclave.Unavailable, "there are more leases than anybody can wait for: they are over, and are ended in the background")
+	}
+	return keys, err
+}
