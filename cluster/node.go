@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -123,6 +124,7 @@ func Start(ctx context.Context, config Config, state *fsm.FSM) (_ *Node, err err
 		return nil, err
 	}
 	n.run()
+	n.logger.Info("this node", "node_id", n.id.NodeID, "tls_public", base64.StdEncoding.EncodeToString(n.id.SPKI[:]))
 	return n, ctx.Err()
 }
 

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -259,9 +260,21 @@ func TestStaticSealOpensNodesByThemselves(t *testing.T) {
 		var made struct {
 			RecoveryKeys []string `json:"recovery_keys"`
 			RootToken    string   `json:"root_token"`
+			Members      []struct {
+				NodeID    string `json:"node_id"`
+				TLSPublic []byte `json:"tls_public"`
+			}
 		}
 		if err := answer.Decode(&made); err != nil {
 			return err
+		}
+		for _, m := range made.Members {
+			if key := base64.StdEncoding.EncodeToString(m.TLSPublic); logged(t, l, "this node", m.NodeID, key) != 1 {
+				t.Errorf("init shows %s with the key %s, which isn't what it says of itself", m.NodeID, key)
+			}
+		}
+		if len(made.Members) != 3 {
+			t.Errorf("init shows %+v, want three nodes", made.Members)
 		}
 		l.UnsealKeys, l.Threshold, l.RootToken = made.RecoveryKeys, 2, made.RootToken
 		return nil

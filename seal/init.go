@@ -12,6 +12,7 @@ import (
 
 	"conclave"
 	"conclave/audit"
+	"conclave/cluster"
 	"conclave/crypto"
 	"conclave/fsm"
 	"conclave/store"
@@ -34,6 +35,8 @@ type InitResult struct {
 	RootToken  string
 	// Fingerprints are those of the PGP keys, in the order of the shares.
 	Fingerprints []string
+	// Members are the nodes that shares will be sent to: the list doesn't grow before the vault is open.
+	Members []cluster.Member
 }
 
 // Init makes the vault: keys, shares, first root token. Until the vault has been opened once it may be repeated, and
@@ -70,7 +73,12 @@ func (v *Vault) Init(ctx context.Context, req InitRequest) (*InitResult, error) 
 	if err != nil {
 		return nil, err
 	}
-	return present(shares, first, pgp, rootPGP)
+	result, err := present(shares, first, pgp, rootPGP)
+	if err != nil {
+		return nil, err
+	}
+	result.Members = v.Node.Members()
+	return result, nil
 }
 
 // checkInit refuses what can't become a vault, and vaults that are one.

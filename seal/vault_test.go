@@ -119,6 +119,9 @@ func initVault(t testing.TB, v *Vault, shares, threshold int) [][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if want := len(v.Node.Members()); len(made.Members) != want || made.Members[0].NodeID != v.Node.Self().NodeID {
+		t.Errorf("init names %d members, want the %d that there are", len(made.Members), want)
+	}
 	var raw [][]byte
 	for _, key := range made.Keys {
 		share, err := hex.DecodeString(key)

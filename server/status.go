@@ -110,6 +110,14 @@ type InitRequest struct {
 type InitResult struct {
 	Shares, RecoveryShares []conclave.Secret
 	RootToken              conclave.Secret
+	Members                []InitMember
+}
+
+// InitMember is a node that shares will be sent to, for people to compare with the machines that they started.
+type InitMember struct {
+	NodeID    string `json:"node_id"`
+	Address   string `json:"address"`
+	TLSPublic []byte `json:"tls_public"` // as the node's own log says
 }
 
 // UnsealRequest submits one share, or forgets those submitted.
@@ -143,6 +151,8 @@ type initAnswer struct {
 	Recovery    []string `json:"recovery_keys,omitempty"`
 	RecoveryB64 []string `json:"recovery_keys_base64,omitempty"`
 	RootToken   string   `json:"root_token"`
+
+	Members []InitMember `json:"members,omitempty"`
 }
 
 // statusRoutes are the operations that the server answers by itself, sealed or not, without a token and without the
@@ -201,7 +211,7 @@ func (s *Server) initialise(ctx context.Context, req InitRequest) (*conclave.Res
 	if err != nil {
 		return nil, err
 	}
-	answer := initAnswer{RootToken: made.RootToken.Reveal()}
+	answer := initAnswer{RootToken: made.RootToken.Reveal(), Members: made.Members}
 	answer.Keys, answer.KeysBase64 = bothForms(made.Shares)
 	answer.Recovery, answer.RecoveryB64 = bothForms(made.RecoveryShares)
 	return &conclave.Response{Data: answer}, nil

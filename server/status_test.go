@@ -97,6 +97,13 @@ func TestInit(t *testing.T) {
 		t.Errorf("answer = %d %s, want %s", w.Code, w.Body, body)
 	}
 	vault.init = func(InitRequest) (*InitResult, error) {
+		return &InitResult{Members: []InitMember{{NodeID: "a", Address: "192.0.2.1:8201", TLSPublic: []byte("key")}}}, nil
+	}
+	w = do(t, plain(s), "PUT", "/v1/sys/init", `{"secret_shares":1,"secret_threshold":1}`)
+	if want := `"members":[{"node_id":"a","address":"192.0.2.1:8201","tls_public":"a2V5"}]`; !strings.Contains(w.Body.String(), want) {
+		t.Errorf("answer = %s, want the members in it: %s", w.Body, want)
+	}
+	vault.init = func(InitRequest) (*InitResult, error) {
 		return nil, conclave.Errorf(conclave.Invalid, "Vault is already initialized")
 	}
 	for body, status := range map[string]int{`{}`: 400, `{"secret_shares":"many"}`: 400, `{"secret_shares":1`: 400} {

@@ -22,7 +22,7 @@ import (
 const (
 	expiryPause  = time.Second
 	expiryBatch  = 256 // tokens, or records of their cubbyholes, that one transaction clears
-	membersPause = 2 * time.Second
+	membersPause = 200 * time.Millisecond
 )
 
 // internalTx runs work as a transaction of the vault's own, again after a conflict, a bounded number of times.

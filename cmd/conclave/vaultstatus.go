@@ -98,6 +98,9 @@ func (v *vaultStatus) Init(ctx context.Context, req server.InitRequest) (*server
 		return nil, err
 	}
 	answer := &server.InitResult{RootToken: conclave.NewSecret(result.RootToken)}
+	for _, m := range result.Members {
+		answer.Members = append(answer.Members, server.InitMember{NodeID: m.NodeID, Address: m.Address, TLSPublic: m.TLSPublic})
+	}
 	for _, key := range result.Keys {
 		raw, err := hex.DecodeString(key)
 		if err != nil {

@@ -1,7 +1,9 @@
 package operator
 
 import (
+	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -65,7 +67,7 @@ func initialise(s *client.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			made, err := c.Sys().InitWithContext(cmd.Context(), request)
+			made, err := sendInit(cmd.Context(), c, request)
 			if err != nil {
 				return err
 			}
@@ -180,6 +182,34 @@ func dearmour(file, text string) (string, error) {
 	return b.String(), nil
 }
 
+// initAnswer is Vault's answer, and who the shares will be sent to.
+type initAnswer struct {
+	api.InitResponse
+	Members []initMember `json:"members"`
+}
+
+// initMember is a node that shares will be sent to.
+type initMember struct {
+	NodeID    string `json:"node_id"`
+	Address   string `json:"address"`
+	TLSPublic string `json:"tls_public"`
+}
+
+// sendInit does what Vault's client does, and keeps the members.
+func sendInit(ctx context.Context, c *api.Client, request *api.InitRequest) (*initAnswer, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.Logical().WriteRawWithContext(ctx, "sys/init", body)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	made := new(initAnswer)
+	return made, response.DecodeJSON(made)
+}
+
 // initOutput is Vault's form of the answer for programs.
 type initOutput struct {
 	KeysB64           []string `json:"unseal_keys_b64"`
@@ -191,11 +221,13 @@ type initOutput struct {
 	RecoveryShares    int      `json:"recovery_keys_shares"`
 	RecoveryThreshold int      `json:"recovery_keys_threshold"`
 	RootToken         string   `json:"root_token"`
+
+	Members []initMember `json:"members,omitempty"`
 }
 
-func printInit(s *client.Session, request *api.InitRequest, made *api.InitResponse) error {
+func printInit(s *client.Session, request *api.InitRequest, made *initAnswer) error {
 	out := initOutput{nonNil(made.KeysB64), nonNil(made.Keys), request.SecretShares, request.SecretThreshold, nonNil(made.RecoveryKeysB64),
-		nonNil(made.RecoveryKeys), request.RecoveryShares, request.RecoveryThreshold, made.RootToken}
+		nonNil(made.RecoveryKeys), request.RecoveryShares, request.RecoveryThreshold, made.RootToken, made.Members}
 	return s.Print(out, func(w io.Writer) {
 		for i, key := range made.KeysB64 {
 			fmt.Fprintf(w, "Unseal Key %d: %s\n", i+1, key)
@@ -204,6 +236,13 @@ func printInit(s *client.Session, request *api.InitRequest, made *api.InitRespon
 			fmt.Fprintf(w, "Recovery Key %d: %s\n", i+1, key)
 		}
 		fmt.Fprintf(w, "\nInitial Root Token: %s\n\n", made.RootToken)
+		if len(made.Members) > 1 {
+			fmt.Fprintln(w, "These nodes will be sent the shares. Compare each with the tls_public in its own log before you submit one:")
+			for _, m := range made.Members {
+				fmt.Fprintf(w, "  %s  %s  %s\n", m.NodeID, m.Address, m.TLSPublic)
+			}
+			fmt.Fprintln(w)
+		}
 		if len(made.KeysB64) == 0 {
 			fmt.Fprintf(w, "The vault is initialised, and opens by itself with the key of its seal. Should that be lost, %d of the %d recovery shares\n"+
 				"open it: hand each to a different person. This is the only time that they are together.\n", request.RecoveryThreshold, request.RecoveryShares)
