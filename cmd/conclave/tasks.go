@@ -12,8 +12,10 @@ import (
 	"conclave"
 	"conclave/fsm"
 	"conclave/identity"
+	"conclave/lockout"
 	"conclave/mfa"
 	"conclave/mount"
+	"conclave/pipeline"
 	"conclave/store"
 	"conclave/token"
 )
@@ -92,6 +94,10 @@ func (d *daemon) expireAll(ctx context.Context, sweeps map[string]*sweep) error 
 			return err
 		}
 		s.factors.advance()
+		if err := d.inNamespace(ctx, at, s.lockouts.clear); err != nil {
+			return err
+		}
+		s.lockouts.advance()
 	}
 	return nil
 }
@@ -100,6 +106,27 @@ func (d *daemon) expireAll(ctx context.Context, sweeps map[string]*sweep) error 
 type sweep struct {
 	cubbyholes cubbyholeSweep
 	factors    factorSweep
+	lockouts   lockoutSweep
+}
+
+// lockoutSweep goes over the wrong guesses at accounts, some at a time, and removes those that are forgotten by now.
+type lockoutSweep struct {
+	after string // the record that the last step ended with; "" begins anew
+	next  string // where the step that runs will have ended
+}
+
+// advance notes that a step is committed, or will be done again later.
+func (s *lockoutSweep) advance() { s.after = s.next }
+
+func (s *lockoutSweep) clear(_ *store.Tx, system conclave.System) error {
+	var failed error
+	next, err := lockout.Tidy(system, s.after, expiryBatch, func(accessor string) lockout.Settings {
+		settings, _, err := pipeline.LockoutSettings(system, accessor) // those of a mount that is gone are the defaults
+		failed = errors.Join(failed, err)
+		return settings
+	})
+	s.next = next
+	return errors.Join(err, failed)
 }
 
 func clearTokens(_ *store.Tx, system conclave.System) error {
