@@ -172,7 +172,26 @@ func (r *Reaper) end(ctx context.Context, path string, records []*lease.Record) 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()
-	return failed, why, r.change(ctx, path, func(tx *store.Tx, system conclave.Tx) error {
+	if r.record(ctx, path, all...) == nil {
+		return failed, why, nil
+	}
+	for _, a := range all { // one by one, so that a lease that its engine can't forget holds up no other
+		problem := r.record(ctx, path, a)
+		if problem == nil {
+			continue
+		}
+		if a.err == nil {
+			failed++
+		}
+		a.tried, a.err, why = true, problem, reason(problem)
+		err = errors.Join(err, r.record(ctx, path, a))
+	}
+	return failed, why, err
+}
+
+// record stores what came of attempts.
+func (r *Reaper) record(ctx context.Context, path string, all ...*attempt) error {
+	return r.change(ctx, path, func(tx *store.Tx, system conclave.Tx) error {
 		for _, a := range all {
 			if err := a.finish(tx, system, r.Engines, r.owners); err != nil {
 				return err
@@ -244,7 +263,10 @@ func (a *attempt) finish(tx *store.Tx, system conclave.Tx, engines lease.Mounts,
 	if err != nil {
 		return err
 	}
-	return errors.Join(a.engine.ForgetLease(inner, ended.Granted()), owners.Release(system, ended))
+	if err := guarded(func() error { return a.engine.ForgetLease(inner, ended.Granted()) }); err != nil {
+		return err
+	}
+	return owners.Release(system, ended)
 }
 
 // reason is what may be said about a failure: messages of classified errors are made for clients, others may hold secrets.

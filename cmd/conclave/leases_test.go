@@ -256,3 +256,15 @@ func TestLeaseOfARefusedRequestIsNone(t *testing.T) {
 		t.Errorf("counted %v, want 1", out)
 	}
 }
+
+func TestLeaseThatCantBeForgottenHoldsUpNoOther(t *testing.T) {
+	l := openLodge(t, false)
+	first := l.creds(t, l.root, "rooms/creds/app", nil)
+	l.creds(t, l.root, "rooms/creds/app", nil)
+	l.outside.Cling(l.outside.Accounts()[0])
+	l.refuses(t, conclave.Invalid, "can't be forgotten", conclave.Update, "sys/leases/revoke-prefix/rooms", map[string]any{"sync": true})
+	out := l.must(conclave.List, "sys/leases/queue", nil)
+	if keys, _ := out["keys"].([]any); len(keys) != 1 || !strings.HasSuffix(first.ID, keys[0].(string)) {
+		t.Errorf("queued: %v, want %s alone", out, first.ID)
+	}
+}

@@ -20,6 +20,7 @@ type Outside struct {
 	ended    int             // calls to end one
 	fail     error
 	hang     bool
+	clings   string
 }
 
 // NewOutside returns a world without accounts.
@@ -37,6 +38,19 @@ func (o *Outside) Hang(hang bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.hang = hang
+}
+
+// Cling has the engine fail to forget an account that was ended; "" is none.
+func (o *Outside) Cling(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clings = name
+}
+
+func (o *Outside) clingsTo(name string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.clings == name
 }
 
 // Accounts are the names of the accounts that are there, in order.
@@ -153,6 +167,9 @@ func (l *lodging) ForgetLease(tx conclave.Tx, lease *conclave.GrantedLease) erro
 	var a account
 	if err := json.Unmarshal(lease.Data, &a); err != nil {
 		return err
+	}
+	if l.outside.clingsTo(a.Name) {
+		return conclave.Errorf(conclave.Unavailable, "the account can't be forgotten")
 	}
 	return tx.Delete("account/" + a.Name)
 }
