@@ -294,20 +294,59 @@ func TestWipedNodeNeedsATokenThoughItsCertificateIsKept(t *testing.T) {
 	}
 }
 
+// takeSnapshot has a node take a snapshot, after something that follows the newest configuration.
+func takeSnapshot(t *testing.T, n *labNode) {
+	t.Helper()
+	o := mustCommit(t, n, func() *fsm.Transaction { return writing(n, 1, "in the snapshot") })
+	if err := n.state.WaitApplied(t.Context(), o.Index); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "a snapshot", func() bool { return n.raft.Snapshot().Error() == nil })
+}
+
 func TestForgottenLogComesBackAsAnotherServer(t *testing.T) {
 	l, _ := three(t)
 	n := l.follower()
+	for _, snapshot := range []bool{false, true} { // which says what the node had acknowledged up to then, and no more
+		if snapshot {
+			takeSnapshot(t, n)
+		}
+		old := n.Progress().ServerID
+		l.stop(n.id)
+		if err := os.RemoveAll(l.path(n.id) + "/raft/wal"); err != nil {
+			t.Fatal(err)
+		}
+		n = l.start(n.id) // its certificate is listed: it needs no token
+		await(t, "the new disk to vote", n.votes)
+		if id := n.Progress().ServerID; id == old {
+			t.Errorf("the node that lost its log is server %s again, snapshot: %v", id, snapshot)
+		}
+		mustCommit(t, n, func() *fsm.Transaction { return writing(n, 1, "x") })
+	}
+}
+
+// TestLogThatASnapshotReplacedIsKept: raft-wal's log is empty once a snapshot is installed.
+func TestLogThatASnapshotReplacedIsKept(t *testing.T) {
+	l, _ := three(t)
+	n := l.follower()
+	takeSnapshot(t, n)
+	last := n.raft.LastIndex()
 	old := n.Progress().ServerID
-	l.stop(n.id)
-	if err := os.RemoveAll(l.path(n.id) + "/raft/wal"); err != nil {
+	leader := l.leader()
+	for _, other := range l.running() { // so that nothing is appended in the meantime
+		if other != n && other != leader {
+			l.stop(other.id)
+		}
+	}
+	l.stop(leader.id)
+	if err := n.logs.DeleteRange(1, last+1000); err != nil {
 		t.Fatal(err)
 	}
-	n = l.start(n.id) // its certificate is listed: it needs no token
-	await(t, "the new disk to vote", n.votes)
-	if id := n.Progress().ServerID; id == old {
-		t.Errorf("the node that lost its log is server %s again", id)
+	l.stop(n.id)
+	n = l.start(n.id)
+	if id := n.Progress().ServerID; id != old {
+		t.Errorf("server %s whose entries are all in a snapshot is %s now", old, id)
 	}
-	mustCommit(t, n, func() *fsm.Transaction { return writing(n, 1, "x") })
 }
 
 func TestRemovedNodeIsCutOff(t *testing.T) {

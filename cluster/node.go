@@ -159,8 +159,12 @@ func (n *Node) openDisk() (err error) {
 }
 
 // renameForgetful gives the disk a new id if Raft has voted here but its log is gone: under its old id this node could
-// deny what it has acknowledged.
+// deny what it has acknowledged. A log may be empty and whole if a snapshot has taken its place.
 func (n *Node) renameForgetful() error {
+	used, err := n.logs.Used()
+	if err != nil {
+		return err
+	}
 	last, err := n.logs.LastIndex()
 	if err != nil {
 		return err
@@ -170,11 +174,16 @@ func (n *Node) renameForgetful() error {
 		return err
 	}
 	term, err := n.stable.GetUint64([]byte("CurrentTerm"))
-	if err != nil || term == 0 || last > 0 || len(snapshots) > 0 {
-		return nil // no term: never used
+	if voted := err == nil && term > 0; voted && last == 0 && (!used || len(snapshots) == 0) {
+		n.logger.Warn("the raft log is empty although this node has voted; it comes back as a new server")
+		if err := n.id.RenameDisk(); err != nil {
+			return err
+		}
 	}
-	n.logger.Warn("the raft log is empty although this node has voted; it comes back as a new server")
-	return n.id.RenameDisk()
+	if used {
+		return nil
+	}
+	return n.logs.Use()
 }
 
 func (n *Node) openNetwork() (err error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -49,6 +50,7 @@ type innerLog interface {
 // the next one each time), and counts bytes for the snapshot trigger.
 type Log struct {
 	inner     innerLog
+	marker    string // a file that is there from the first start on
 	fatal     func(error)
 	room      func(bytes int) error // for entries of other nodes; nil: there always is
 	monotonic bool
@@ -83,8 +85,23 @@ func OpenLog(dir, kind string, logger hclog.Logger, fatal func(error)) (*Log, er
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
-	return newLog(inner, fatal), nil
+	l := newLog(inner, fatal)
+	l.marker = filepath.Join(path, "used")
+	return l, nil
 }
+
+// Used reports whether this very directory was the log when the node was started before. An empty log that was used is
+// what is left when a snapshot took the place of all entries; one that wasn't has been put in the place of another.
+func (s *Log) Used() (bool, error) {
+	_, err := os.Stat(s.marker)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Use has Used report true from now on.
+func (s *Log) Use() error { return WriteFile(s.marker, nil) }
 
 // walAndMeta closes what raft-wal's own Close leaves open: the database of its segments, which is locked.
 type walAndMeta struct {
