@@ -99,6 +99,16 @@ type Caller struct {
 	Type        string // "service" or "batch"
 	// IdentityPolicies come from the entity behind the token and its groups; Policies are the token's own.
 	IdentityPolicies []string
+	// Identity gives values for identity templates; nil if there is no entity behind the token. It is for the transaction
+	// that the caller came with.
+	Identity TemplateValues
+}
+
+// TemplateValues gives the values of identity templates. They are chosen by whoever may write entities, groups and
+// aliases: a handler checks them before they become part of anything that has a syntax.
+type TemplateValues interface {
+	// Resolve returns the value of a template such as "identity.entity.name", and whether there is one.
+	Resolve(template string) (string, bool)
 }
 
 // Mount is one line of a namespace's mount table.

@@ -69,7 +69,7 @@ func (r *run) grant(home *level, caller *conclave.Caller) error {
 			r.call.denial = &audit.Denial{Reason: audit.DeniedIdentity}
 			return errDenied
 		}
-		caller.EntityID, caller.IdentityPolicies, resolver = who.ID, policy.WithoutRoot(who.Policies), who
+		caller.EntityID, caller.IdentityPolicies, caller.Identity, resolver = who.ID, policy.WithoutRoot(who.Policies), who, who
 		names = policy.Together(names, caller.IdentityPolicies)
 	}
 	acl, err := r.pipeline.policies.ACLFor(resolver, home.system, names)
