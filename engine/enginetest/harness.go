@@ -42,6 +42,7 @@ type Harness struct {
 // state is what harnesses of one mount share.
 type state struct {
 	requests int
+	events   []conclave.Event // emitted by what was committed
 	shared   *space
 	callers  map[string]*space // token id → the caller's part, for engines that are PerCaller
 }
@@ -209,6 +210,7 @@ func (h *Harness) DoJSON(op conclave.Operation, path string, body []byte) (*conc
 	if h.change != nil {
 		h.change(request)
 	}
+	prepares := route.Prepare != nil
 	if route.Gather != nil {
 		first := h.begin(request, false)
 		gathered, err := route.Gather(first, in)
@@ -217,8 +219,11 @@ func (h *Harness) DoJSON(op conclave.Operation, path string, body []byte) (*conc
 			return nil, err
 		}
 		ctx = conclave.WithGathered(ctx, gathered)
+		if _, needless := gathered.(conclave.NoPreparation); needless {
+			prepares = false
+		}
 	}
-	if route.Prepare != nil {
+	if prepares {
 		prepared, err := route.Prepare(ctx, request, in)
 		if err != nil {
 			return nil, err
@@ -236,6 +241,7 @@ func (h *Harness) DoJSON(op conclave.Operation, path string, body []byte) (*conc
 	if err := t.commit(); err != nil {
 		return nil, err
 	}
+	h.emitted(t)
 	return response, nil
 }
 
@@ -285,9 +291,24 @@ func (h *Harness) again(ctx context.Context, route *conclave.Route, first *tx, p
 		h.t.Errorf("%s %s: succeeded, then failed from the same state: %v", first.request.Operation, path, err)
 		return
 	}
-	if !reflect.DeepEqual(first.writes, second.writes) || !reflect.DeepEqual(first.cells, second.cells) || len(first.adds) != len(second.adds) {
+	if !reflect.DeepEqual(first.writes, second.writes) || !reflect.DeepEqual(first.cells, second.cells) || len(first.adds) != len(second.adds) ||
+		!reflect.DeepEqual(first.events, second.events) {
 		h.t.Errorf("%s %s: run twice from the same state, the handler wrote different things", first.request.Operation, path)
 	}
+}
+
+// emitted keeps the events of a committed transaction. Those of one that wrote nothing are dropped, as the store does.
+func (h *Harness) emitted(t *tx) {
+	if len(t.writes)+len(t.cells)+len(t.adds) > 0 {
+		h.state.events = append(h.state.events, t.events...)
+	}
+}
+
+// TakeEvents returns the events that were emitted since it was last called.
+func (h *Harness) TakeEvents() []conclave.Event {
+	events := h.state.events
+	h.state.events = nil
+	return events
 }
 
 // Data runs a request that must succeed and returns its data as a client decodes it; nil for an empty answer.
