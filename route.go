@@ -39,6 +39,13 @@ type Route struct {
 	// that are Denied or Invalid, and locks the account after some: with a Prepare, each guess is counted before it is
 	// evaluated. The name must be in one spelling. Nil: the route checks nothing that can be guessed.
 	Guess func(req *Request, in any) string
+	// Intend writes down, before Prepare runs, what Prepare is about to do outside of the vault, in a transaction of its own,
+	// after the caller was found to be allowed and Gather has run. It may write: the password that will be set. It may return
+	// the lease of what will be made, which is ended unless the request's own transaction confirms it by answering a Lease.
+	// So nothing is left behind, whenever the node dies. What it returns reaches Prepare and the handler through [Intended].
+	// It may run again as a handler may, and runs again, with the first intent's lease ended, when Prepare does. It may draw
+	// randomness. An error is the request's outcome. Nil: Prepare makes nothing that must be ended or known.
+	Intend func(ctx context.Context, tx Tx, in any) (*Intent, error)
 	// Prepare does slow or outside work, once, before the transaction opens and after a first check that the caller is
 	// allowed; what it returns reaches the handler through [Prepared]. Nil if there is none.
 	Prepare func(ctx context.Context, req *Request, in any) (any, error)

@@ -24,15 +24,9 @@ type Owners interface {
 
 // over tells why a lease is over, "" if it runs; ownerEnds is when the token that it belongs to ends.
 func (r *Record) over(view conclave.View, owners Owners) (why string, ownerEnds int64, err error) {
-	if view.Reached(time.Unix(0, r.Expires)) {
-		return "expired", 0, nil
-	}
-	covered, err := r.covered(view)
-	if err != nil || covered {
-		return "prefix", 0, err
-	}
-	if r.Owner == nil {
-		return "", 0, nil
+	why, err = r.stopped(view)
+	if err != nil || why != "" || r.Owner == nil {
+		return why, 0, err
 	}
 	lives, ends, err := owners.Lives(view, r.Owner)
 	if err != nil {
@@ -42,6 +36,21 @@ func (r *Record) over(view conclave.View, owners Owners) (why string, ownerEnds 
 		return "token", 0, nil
 	}
 	return "", ends, nil
+}
+
+// stopped tells why a lease is over whatever its token does, "" if it isn't.
+func (r *Record) stopped(view conclave.View) (why string, err error) {
+	if view.Reached(time.Unix(0, r.Expires)) {
+		if r.Intent {
+			return "unconfirmed", nil
+		}
+		return "expired", nil
+	}
+	covered, err := r.covered(view)
+	if err != nil || !covered {
+		return "", err
+	}
+	return "prefix", nil
 }
 
 // end moves a lease that runs into the queue of those that are to be ended outside. after is how long the reaper leaves it to

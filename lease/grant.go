@@ -23,9 +23,11 @@ type Grant struct {
 
 // New stores a lease, in the transaction of the request that gets it. tx is the system space of the mount's namespace. The
 // lease lives for what the engine wants or the mount's default, within the mount's maximum.
-func New(tx conclave.Tx, g Grant) (*Record, error) {
+func New(tx conclave.Tx, g Grant) (*Record, error) { return g.store(tx, false) }
+
+func (g *Grant) store(tx conclave.Tx, intent bool) (*Record, error) {
 	if len(g.Lease.Data) > maxData {
-		return nil, conclave.Errorf(conclave.Internal, "the engine keeps more than %d bytes in a lease", maxData)
+		return nil, errTooMuch
 	}
 	now := tx.Now()
 	key := g.Letters
@@ -33,16 +35,12 @@ func New(tx conclave.Tx, g Grant) (*Record, error) {
 		key += "." + tx.Namespace().ID
 	}
 	r := &Record{ID: g.Mount.Path + trimmed(g.Path) + key, MountUUID: g.Mount.UUID, MountPath: g.Mount.Path, Path: g.Path,
-		Issued: now.UnixNano(), Renewable: g.Lease.Renewable, MaxTTL: g.Lease.MaxTTL, Owner: g.Owner, Counted: g.Counted, Data: g.Lease.Data}
+		Issued: now.UnixNano(), Renewable: g.Lease.Renewable, MaxTTL: g.Lease.MaxTTL, Owner: g.Owner, Counted: g.Counted,
+		Intent: intent, Data: g.Lease.Data}
 	if !validID(r.ID) {
 		return nil, conclave.Errorf(conclave.Invalid, "the path is too long or too deep for a lease")
 	}
-	ttl := min(firstOf(g.Lease.TTL, g.Mount.DefaultTTL), r.maxTTL(g.Mount))
-	r.Expires = now.Add(ttl).UnixNano()
-	if g.Within && g.OwnerEnds != 0 {
-		r.Expires, r.Renewable = min(r.Expires, g.OwnerEnds), false
-	}
-	r.lookBy(g.OwnerEnds)
+	r.last(g, now)
 	if err := count(tx, r.MountUUID); err != nil {
 		return nil, err
 	}
@@ -51,6 +49,21 @@ func New(tx conclave.Tx, g Grant) (*Record, error) {
 	}
 	return r, storeAt(tx, idDir+r.ID, r)
 }
+
+// last sets how long a new lease lives, and when it must be looked at.
+func (r *Record) last(g *Grant, now time.Time) {
+	ttl := min(firstOf(g.Lease.TTL, g.Mount.DefaultTTL), r.maxTTL(g.Mount))
+	if r.Intent {
+		ttl, r.Renewable = intentTime, false
+	}
+	r.Expires = now.Add(ttl).UnixNano()
+	if g.Within && g.OwnerEnds != 0 {
+		r.Expires, r.Renewable = min(r.Expires, g.OwnerEnds), false
+	}
+	r.lookBy(g.OwnerEnds)
+}
+
+var errTooMuch = conclave.Errorf(conclave.Internal, "the engine keeps more than %d bytes in a lease", maxData)
 
 // trimmed is a path as the middle of an id.
 func trimmed(path string) string {

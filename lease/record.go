@@ -46,6 +46,7 @@ type Record struct {
 	Look      int64           `json:"look"`              // where its entry in the index of expiry is
 	Owner     *Owner          `json:"owner,omitempty"`   // nil: no token that could end
 	Counted   string          `json:"counted,omitempty"` // by which lease count
+	Intent    bool            `json:"intent,omitempty"`  // what it stands for is being made; its request hasn't confirmed it
 	Data      json.RawMessage `json:"data"`
 	Ending    *Ending         `json:"ending,omitempty"` // nil while the lease runs
 }
@@ -66,7 +67,7 @@ type Held struct {
 
 // Ending is how far the end of a lease is.
 type Ending struct {
-	Why      string `json:"why"`   // "expired", "revoked", "token", "prefix"
+	Why      string `json:"why"`   // "expired", "revoked", "token", "prefix", "unconfirmed"
 	Since    int64  `json:"since"` // when it was over
 	Next     int64  `json:"next"`  // the next attempt
 	Attempts int    `json:"attempts,omitempty"`

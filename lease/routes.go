@@ -65,10 +65,10 @@ type lookupOutput struct {
 	TTL         int64   `json:"ttl" doc:"Time left, seconds."`
 }
 
-// find returns a lease that runs, nil if there is none.
+// find returns a lease that runs and that somebody was answered, nil if there is none.
 func (s *Setup) find(view conclave.View, id string) (*Record, int64, error) {
 	r, err := load(view, id)
-	if err != nil || r == nil {
+	if err != nil || r == nil || r.Intent {
 		return nil, 0, err
 	}
 	why, ownerEnds, err := r.over(view, s.Owners)
@@ -183,7 +183,7 @@ func (r *Record) prolong(tx conclave.Tx, mount *conclave.Mount, given *conclave.
 		given = &conclave.Lease{Renewable: r.Renewable, MaxTTL: r.MaxTTL}
 	}
 	if len(given.Data) > maxData {
-		return nil, conclave.Errorf(conclave.Internal, "the engine keeps more than %d bytes in a lease", maxData)
+		return nil, errTooMuch
 	}
 	now, next := tx.Now(), *r
 	next.Renewable, next.MaxTTL, next.Renewed = given.Renewable, given.MaxTTL, now.UnixNano()

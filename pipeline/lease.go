@@ -12,49 +12,72 @@ import (
 )
 
 // keepLease keeps the lease of an answer that has to be ended one day, in the transaction that made the answer. It ends
-// with the caller's token.
+// with the caller's token. What was intended and isn't answered is ended.
 func (r *run) keepLease(tx *store.Tx, resp *conclave.Response) error {
-	if resp == nil || resp.Lease == nil || resp.Lease.Data == nil {
-		return nil
+	intended := r.intent != nil && r.intent.lease != ""
+	if resp == nil || resp.Lease == nil || resp.Lease.Data == nil && !intended {
+		return r.withdraw(tx)
 	}
-	c := r.call
-	opened, err := r.pipeline.routing.open(c.entry)
+	if r.leaseLetters == "" && !intended {
+		letters, err := lease.Mint(r.pipeline.random)
+		if err != nil {
+			return err
+		}
+		r.leaseLetters = letters
+	}
+	grant, err := r.grantOf(resp.Lease, r.leaseLetters)
 	if err != nil {
 		return err
 	}
+	var kept *lease.Record
+	if intended {
+		kept, err = lease.Confirm(r.call.here().system, r.intent.lease, grant)
+	} else {
+		kept, err = r.take(tx, grant, lease.New)
+	}
+	if err != nil {
+		return err
+	}
+	resp.Lease = kept.Answer(tx.Now())
+	return nil
+}
+
+// grantOf is what a lease of the request's is made of.
+func (r *run) grantOf(given *conclave.Lease, letters string) (lease.Grant, error) {
+	c := r.call
+	opened, err := r.pipeline.routing.open(c.entry)
+	if err != nil {
+		return lease.Grant{}, err
+	}
 	if _, ok := opened.engine.(conclave.Leaser); !ok {
-		return conclave.Errorf(conclave.Internal, "an engine that ends no leases gave one")
+		return lease.Grant{}, errNoLeaser
 	}
-	if r.leaseLetters == "" {
-		if r.leaseLetters, err = lease.Mint(r.pipeline.random); err != nil {
-			return err
-		}
-	}
-	at := c.here()
-	grant := lease.Grant{Mount: c.mount, Path: r.request.Path[min(len(c.mount.Path), len(r.request.Path)):], Lease: resp.Lease, Letters: r.leaseLetters}
+	grant := lease.Grant{Mount: c.mount, Path: r.request.Path[min(len(c.mount.Path), len(r.request.Path)):], Lease: given, Letters: letters}
 	if c.token != nil {
 		grant.OwnerEnds, grant.Within = c.token.Expires, c.token.Batch
 		if name := c.token.Owner(); name != "" {
 			grant.Owner = &lease.Owner{NamespaceID: c.home.ID, Namespace: c.home.Path, Token: name}
 		}
 	}
+	return grant, nil
+}
+
+// take keeps a new lease where it is, at its token and at what counts it.
+func (r *run) take(tx *store.Tx, grant lease.Grant, keep func(conclave.Tx, lease.Grant) (*lease.Record, error)) (kept *lease.Record, err error) {
+	c, at := r.call, r.call.here()
 	grant.Counted, err = quota.TakeLease(tx.System(), at.system, quota.Lease{Namespace: at.Namespace, Mount: c.mount.Path, Path: r.request.Path})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	kept, err := lease.New(at.system, grant)
-	if err != nil {
-		return err
-	}
-	resp.Lease = kept.Answer(tx.Now())
-	if grant.Owner == nil {
-		return nil
+	kept, err = keep(at.system, grant)
+	if err != nil || grant.Owner == nil {
+		return kept, err
 	}
 	value, err := json.Marshal(lease.Held{NamespaceID: at.ID, Namespace: at.Path, ID: kept.ID})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return token.Hold(c.home.system, grant.Owner.Token, kept.Key(), value)
+	return kept, token.Hold(c.home.system, grant.Owner.Token, kept.Key(), value)
 }
 
 // Engine opens the engine of a mount of the namespace whose system space is given, with the mount's storage in the same

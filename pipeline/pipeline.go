@@ -134,6 +134,9 @@ func (r *run) handle(ctx context.Context) (*conclave.Response, error) {
 	defer cancel()
 
 	resp, err := r.untilJudged(ctx)
+	if err != nil {
+		r.abort(ctx, err)
+	}
 	if err != nil || r.request.Help || r.call == nil || r.call.route.Finish == nil {
 		return resp, err
 	}

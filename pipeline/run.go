@@ -35,6 +35,7 @@ type run struct {
 	wrapping     *token.Minted    // the randomness of the token that wraps the answer
 	leaseLetters string           // the randomness of the lease's id, if the answer has one
 	guess        *guess           // at an account's secret, if the request is one
+	intent       *intent          // what Prepare does outside, as it was written down before; nil if nothing was
 	call         *call
 
 	loginAsked   bool  // whether a role's rate limit allows the login
@@ -67,14 +68,13 @@ func (r *run) once(ctx context.Context) (*conclave.Response, error) {
 	defer func() { tx.Close() }()
 	resp, failure := r.execute(ctx, tx)
 	for round := 0; failure == nil && !r.isReady; round++ {
-		tx.Close()
 		if round == maxPreparations {
-			return nil, errTooManyConflicts
+			r.exhausted, failure = true, errTooManyConflicts
+			break
 		}
-		if r.failed = r.reserve(ctx); r.failed == nil {
-			r.prepared, r.failed = r.prepare(ctx)
+		if err := r.makeReady(ctx, tx); err != nil {
+			return nil, err
 		}
-		r.isReady = true
 		again, err := r.pipeline.store.Begin()
 		if err != nil {
 			return nil, err
@@ -83,6 +83,27 @@ func (r *run) once(ctx context.Context) (*conclave.Response, error) {
 		resp, failure = r.execute(ctx, tx)
 	}
 	return r.commit(ctx, tx, resp, failure)
+}
+
+// makeReady does what has to be done before the request is executed, and closes tx, which has found that the caller may do
+// it. What fails of it is the request's outcome; the error is that of the attempt.
+func (r *run) makeReady(ctx context.Context, tx *store.Tx) (err error) {
+	r.failed = r.reserve(ctx)
+	if r.failed == nil {
+		r.failed, err = r.intend(ctx, tx)
+	}
+	tx.Close()
+	if err != nil {
+		return err
+	}
+	if r.failed == nil {
+		r.prepared, r.failed = r.prepare(ctx)
+	}
+	r.isReady = true
+	if r.intent == nil {
+		return nil
+	}
+	return r.pipeline.store.WaitApplied(ctx, r.intent.index)
 }
 
 // execute runs everything that reads and writes through tx. A panic becomes an error of this request alone.
@@ -118,6 +139,7 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	if r.failed != nil {
 		return nil, r.failed
 	}
+	ctx = r.withIntent(ctx)
 	if r.prepared != nil {
 		ctx = conclave.WithPrepared(ctx, r.prepared)
 	}
@@ -161,8 +183,11 @@ func (r *run) gather() (ready bool, err error) {
 			r.isReady = false
 		}
 		r.gathered = gathered
+		if _, needless := gathered.(conclave.NoPreparation); needless {
+			r.isReady, r.prepared, r.failed = true, nil, nil // what was prepared for another state is void
+		}
 	}
-	r.isReady = r.isReady || route.Prepare == nil
+	r.isReady = r.isReady || route.Prepare == nil && route.Intend == nil
 	return r.isReady, nil
 }
 
@@ -177,7 +202,10 @@ func (r *run) prepare(ctx context.Context) (prepared any, err error) {
 	if r.gathered != nil {
 		ctx = conclave.WithGathered(ctx, r.gathered)
 	}
-	return r.call.route.Prepare(ctx, r.request, r.call.input)
+	if r.call.route.Prepare == nil {
+		return nil, nil
+	}
+	return r.call.route.Prepare(r.withIntent(ctx), r.request, r.call.input)
 }
 
 // marshalData makes the data's JSON once: the record and the client get the same bytes.
@@ -205,7 +233,7 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 	if failure != nil {
 		r.count(failure)
 		tx.Discard()
-		if err := r.resolve(failure); err != nil {
+		if err := r.undo(tx, failure); err != nil {
 			return nil, err
 		}
 		if r.call.token != nil {
@@ -227,7 +255,9 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 	} else {
 		committed, err = tx.Commit(ctx, record)
 	}
-	r.recorded = err == nil
+	if r.recorded = err == nil; r.recorded {
+		r.intent = nil // confirmed or ended
+	}
 	switch {
 	case err == nil && failure != nil:
 		return nil, failure
@@ -254,7 +284,7 @@ func (r *run) commit(ctx context.Context, tx *store.Tx, resp *conclave.Response,
 func (r *run) commitRefusal(ctx context.Context, tx *store.Tx, refusal error) error {
 	r.count(refusal)
 	tx.Discard()
-	if err := r.resolve(refusal); err != nil { // a right guess that came to nothing isn't left pending
+	if err := r.undo(tx, refusal); err != nil { // a right guess that came to nothing isn't left pending
 		return err
 	}
 	record, err := r.pipeline.recorder.Record(tx, r, nil, refusal)
@@ -268,8 +298,16 @@ func (r *run) commitRefusal(ctx context.Context, tx *store.Tx, refusal error) er
 	if _, err := commit(ctx, record); err != nil {
 		return err
 	}
-	r.recorded = true
+	r.recorded, r.intent = true, nil
 	return refusal
+}
+
+// undo notes, in the transaction that records a failure, what came of what the request did before.
+func (r *run) undo(tx *store.Tx, failure error) error {
+	if err := r.resolve(failure); err != nil {
+		return err
+	}
+	return r.withdraw(tx)
 }
 
 func (r *run) count(failure error) {

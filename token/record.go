@@ -307,6 +307,12 @@ func Spend(tx conclave.Tx, r *Record) error {
 	return tx.AddCell(usesPath(r.Name), -1, 0, denied())
 }
 
+// UsesLeft is the number of uses that a token with limited uses has left.
+func UsesLeft(view conclave.View, r *Record) (int, error) {
+	left, _, err := usesLeft(view, r)
+	return left, err
+}
+
 // usesLeft is the number of uses left, 0 for a token without limit, and whether the token still has any.
 func usesLeft(view conclave.View, r *Record) (int, bool, error) {
 	if r.NumUses == 0 {

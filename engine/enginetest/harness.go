@@ -45,6 +45,7 @@ type state struct {
 	events   []conclave.Event // emitted by what was committed
 	shared   *space
 	callers  map[string]*space // token id → the caller's part, for engines that are PerCaller
+	leases   map[string]*conclave.GrantedLease
 }
 
 func (s *state) part(h *Harness) *space {
@@ -100,7 +101,7 @@ func New(t testing.TB, engine conclave.Engine, options ...Option) *Harness {
 			caller: &conclave.Caller{TokenID: "token-1", Accessor: "accessor-1", DisplayName: "tester", EntityID: "entity-1", Policies: []string{"default"}, Type: "service"}},
 		engine: engine, router: conclave.NewRouter(engine.Routes()),
 		authorize: func(conclave.Operation, string) bool { return true },
-		state:     &state{shared: newSpace(), callers: map[string]*space{}},
+		state:     &state{shared: newSpace(), callers: map[string]*space{}, leases: map[string]*conclave.GrantedLease{}},
 	}
 	for _, option := range options {
 		option(h)
@@ -189,6 +190,12 @@ func (h *Harness) Do(op conclave.Operation, path string, fields map[string]any) 
 
 // DoJSON is Do with a body. A body that is no object is refused, as the edge does.
 func (h *Harness) DoJSON(op conclave.Operation, path string, body []byte) (*conclave.Response, error) {
+	h.t.Helper()
+	return h.run(op, path, body, answered)
+}
+
+// run is one request, until a stage.
+func (h *Harness) run(op conclave.Operation, path string, body []byte, until Stage) (*conclave.Response, error) {
 	h.t.Helper()
 	var fields map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(body))

@@ -21,6 +21,7 @@ type Outside struct {
 	fail     error
 	hang     bool
 	clings   string
+	then     func(ctx context.Context, name string) error // after an account with an intent was made
 }
 
 // NewOutside returns a world without accounts.
@@ -73,12 +74,38 @@ func (o *Outside) Attempts() int {
 }
 
 func (o *Outside) make() string {
+	name := o.name()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.accounts[name] = true
+	return name
+}
+
+// name is one that no account has had.
+func (o *Outside) name() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.made++
-	name := "account-" + strconv.Itoa(o.made)
+	return "account-" + strconv.Itoa(o.made)
+}
+
+// Furnish has what is given run once an account with an intent was made, before anybody knows; an error is the
+// preparation's.
+func (o *Outside) Furnish(then func(ctx context.Context, name string) error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.then = then
+}
+
+func (o *Outside) furnish(ctx context.Context, name string) error {
+	o.mu.Lock()
 	o.accounts[name] = true
-	return name
+	then := o.then
+	o.mu.Unlock()
+	if then == nil {
+		return nil
+	}
+	return then(ctx, name)
 }
 
 func (o *Outside) end(ctx context.Context, name string) error {
@@ -135,7 +162,30 @@ func (l *lodging) Routes() []conclave.Route {
 		return &conclave.Response{Data: account{name}, Lease: &conclave.Lease{TTL: in.TTL, MaxTTL: in.MaxTTL, Renewable: true, Data: data}}, nil
 	})
 	creds.Prepare = func(context.Context, *conclave.Request, any) (any, error) { return l.outside.make(), nil }
-	return []conclave.Route{creds}
+	return []conclave.Route{creds, l.suites()}
+}
+
+// suites is the same with an intent: the account's name is known before it is made.
+func (l *lodging) suites() conclave.Route {
+	suites := conclave.WriteRoute(conclave.Read, "suites/{role}", "Make an account that never lives without a lease.", func(ctx context.Context, tx conclave.Tx, in *credsInput) (*conclave.Response, error) {
+		name, _ := conclave.Prepared[string](ctx)
+		return &conclave.Response{Data: account{name}, Lease: &conclave.Lease{TTL: in.TTL, MaxTTL: in.MaxTTL, Renewable: true}}, tx.Put("suite/"+in.Role, []byte(name))
+	})
+	suites.Gather = func(view conclave.View, in any) (any, error) { return view.Get("suite/" + in.(*credsInput).Role) }
+	suites.Intend = func(_ context.Context, tx conclave.Tx, _ any) (*conclave.Intent, error) {
+		name := l.outside.name()
+		data, err := json.Marshal(account{name})
+		if err != nil {
+			return nil, err
+		}
+		return &conclave.Intent{Lease: &conclave.Lease{Data: data}, Value: name}, tx.Put("account/"+name, data)
+	}
+	suites.Prepare = func(ctx context.Context, _ *conclave.Request, _ any) (any, error) {
+		intent, _ := conclave.Intended(ctx)
+		name, _ := intent.Value.(string)
+		return name, l.outside.furnish(ctx, name)
+	}
+	return suites
 }
 
 func (l *lodging) RenewLease(_ context.Context, view conclave.View, lease *conclave.GrantedLease, _ time.Duration) (*conclave.Lease, error) {

@@ -1,0 +1,65 @@
+package lease
+
+import (
+	"time"
+
+	"conclave"
+)
+
+// intentTime is how long an intent lives: more than a request may take.
+const intentTime = 2 * time.Minute
+
+var errUnconfirmed = conclave.Errorf(conclave.Unavailable, "what was made was ended before the request was done: try again")
+
+// Intend stores the lease of what a request is about to make outside, in a transaction before that. Until [Confirm] it can
+// be neither renewed nor looked up, and it is over in two minutes at the latest. Its data is the engine's; how long the
+// lease will live, it needn't say yet.
+func Intend(tx conclave.Tx, g Grant) (*Record, error) { return g.store(tx, true) }
+
+// Confirm makes the lease of an intent the one that the request is answered, in the transaction that is judged with the
+// answer and has authenticated the token that it belongs to. Of the grant, what counted it and to whom it belongs are the
+// intent's. An intent that is over is Unavailable.
+func Confirm(tx conclave.Tx, id string, g Grant) (*Record, error) {
+	intended, err := load(tx, id)
+	if err != nil {
+		return nil, err
+	}
+	if intended == nil || !intended.Intent {
+		return nil, errUnconfirmed
+	}
+	if why, err := intended.stopped(tx); err != nil || why != "" {
+		return nil, orElse(err, errUnconfirmed)
+	}
+	if len(g.Lease.Data) > maxData {
+		return nil, errTooMuch
+	}
+	now, r := tx.Now(), *intended
+	r.Intent, r.Issued, r.Renewable, r.MaxTTL = false, now.UnixNano(), g.Lease.Renewable, g.Lease.MaxTTL
+	if g.Lease.Data != nil {
+		r.Data = g.Lease.Data
+	}
+	r.last(&g, now)
+	if err := expiryIndex.remove(tx, intended.Look, r.Key()); err != nil {
+		return nil, err
+	}
+	if err := expiryIndex.put(tx, r.Look, r.Key(), r.ID); err != nil {
+		return nil, err
+	}
+	return &r, storeAt(tx, idDir+r.ID, &r)
+}
+
+func orElse(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// Withdraw queues the lease of an intent that came to nothing. One that is confirmed, or over already, is passed over.
+func Withdraw(tx conclave.Tx, id string) error {
+	r, err := load(tx, id)
+	if err != nil || r == nil || !r.Intent {
+		return err
+	}
+	return r.end(tx, Ending{Why: "unconfirmed"}, 0)
+}
