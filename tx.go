@@ -54,6 +54,9 @@ type Tx interface {
 	// Otherwise, or if there is no such cell, nothing of the transaction happens and refusal is the request's outcome.
 	// Transactions that add to one cell don't conflict with each other.
 	AddCell(path string, delta, floor int64, refusal error) error
+	// Emit adds what happened to the transaction: subscribers and webhooks hear of it once it is committed. Events of a
+	// transaction that writes nothing are dropped: nothing happened. Beyond MaxEvents and MaxEventBytes it is TooLarge.
+	Emit(event Event) error
 }
 
 // System is what routes of sys/ get as their Tx: the system space of the namespace, and the making of others.

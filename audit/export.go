@@ -21,7 +21,8 @@ import (
 //	{"export":"conclave audit 1","epoch":1,"seq":0,"epoch_seq":0,"head":"<hex>"}
 //	{"seq":0,"index":7,"stamp":1700000000000000000,"digest":"<hex>","box":"<hex>","link":"<hex>", and one of:
 //	    "start":"conclave audit epoch v1\n…"                                     the first record of an epoch
-//	    "salt":"<hex>","denied":false,"time":…,"auth":{…},"request":{…},"response":{…},"error":"…"     a record
+//	    "salt":"<hex>","denied":false,"time":…,"auth":{…},"request":{…},"response":{…},"error":"…",
+//	        "events":[…]                                                             a record
 //	    "withheld":true                                                          a record that was left out
 //	}
 //	…
@@ -57,6 +58,7 @@ type exportLine struct {
 	Request  json.RawMessage `json:"request"`
 	Response json.RawMessage `json:"response"`
 	Error    json.RawMessage `json:"error"`
+	Events   json.RawMessage `json:"events"`
 	Withheld bool            `json:"withheld"`
 }
 
@@ -86,6 +88,7 @@ func (l *exportLine) append(dst []byte) []byte {
 		dst = appendMember(dst, "request", l.Request)
 		dst = appendMember(dst, "response", l.Response)
 		dst = appendMember(dst, "error", l.Error)
+		dst = appendMember(dst, "events", l.Events)
 	}
 	return append(dst, "}\n"...)
 }
@@ -176,7 +179,7 @@ func AppendLine(dst []byte, f *Frame, opener *Opener) ([]byte, error) {
 			return nil, fmt.Errorf("export audit record %d: %w", f.Seq, err)
 		}
 		l.Salt, l.Denied = hex.EncodeToString(salt[:]), r.Denied
-		l.Time, l.Auth, l.Request, l.Response, l.Error = r.Time, r.Auth, r.Request, r.Response, r.Error
+		l.Time, l.Auth, l.Request, l.Response, l.Error, l.Events = r.Time, r.Auth, r.Request, r.Response, r.Error, r.Events
 	}
 	return l.append(dst), nil
 }
@@ -376,7 +379,7 @@ func (v *exportVerifier) content(l *exportLine, digest, box *[32]byte, next *Sta
 		if !parseExact(salt[:], l.Salt) {
 			return "the salt is malformed"
 		}
-		r := Record{Denied: l.Denied, Time: l.Time, Auth: l.Auth, Request: l.Request, Response: l.Response, Error: l.Error}
+		r := Record{Denied: l.Denied, Time: l.Time, Auth: l.Auth, Request: l.Request, Response: l.Response, Error: l.Error, Events: l.Events}
 		if sha256.Sum256(r.append(salt[:])) != *digest {
 			return "the record isn't what its digest says"
 		}

@@ -54,6 +54,32 @@ func TestExportVerifies(t *testing.T) {
 	}
 }
 
+// What is exported of a record with events is the record, so that its digest can be checked.
+func TestExportShowsEvents(t *testing.T) {
+	s := newSinkTest(t)
+	digest, box, err := testSealers(t)[0].Seal(Encode(nil, eventEntry(), testHasher()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.source.Append(1, 1, Sealed{Digest: digest, Box: box}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.source.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	export, state := s.export(0, testOpener(t))
+	if report, err := VerifyExport(bytes.NewReader(export), &state); err != nil || report.Records != 1 {
+		t.Errorf("VerifyExport = %+v, %v", report, err)
+	}
+	if !bytes.Contains(export, []byte(`"events":[{"type":"kv-v2/data-write"`)) {
+		t.Errorf("export: %s", export)
+	}
+	forged := bytes.Replace(export, []byte(`"current_version":"2"`), []byte(`"current_version":"3"`), 1)
+	if _, err := VerifyExport(bytes.NewReader(forged), nil); err == nil {
+		t.Error("an export with another event passes")
+	}
+}
+
 func TestExportOfOneEpochVerifies(t *testing.T) {
 	s := newSinkTest(t)
 	s.add(1, 5)

@@ -29,11 +29,12 @@ type Entry struct {
 	Token         conclave.Secret     // as the client sent it
 	Auth          *conclave.Auth      // of the caller; nil without one. Its ClientToken is not looked at, Token is
 	TokenIssued   time.Time
-	Data          []byte   // the request's body or query, as JSON
-	Clear         []string // members of Data that are written as they are: Route.ClearRequest
-	Answer        *Answer  // nil if there is none
-	Err           error    // what the client was told instead
-	Denial        *Denial  // why policies denied it; nil if they didn't. Auth is there too
+	Data          []byte                // the request's body or query, as JSON
+	Clear         []string              // members of Data that are written as they are: Route.ClearRequest
+	Answer        *Answer               // nil if there is none
+	Err           error                 // what the client was told instead
+	Denial        *Denial               // why policies denied it; nil if they didn't. Auth is there too
+	Events        []conclave.Occurrence // what came of it; they hold nothing secret, and are written as they are
 }
 
 // Denial is the decision that denied a request, for those who may ask for it later. The client isn't told.
@@ -77,13 +78,14 @@ var clearHeaders = map[string]bool{
 // A record is what is encrypted and, with its salt, digested: the parts of Vault's two lines, each one JSON value without line breaks, so
 // that lines are put together without parsing.
 //
-//	record:  format 1 (1 byte) ‖ flags (1) ‖ 5 × { length (4, big-endian) ‖ part }
-//	parts:   time, auth, request, response, error; only time and request are never empty
+//	record:  format 1 or 2 (1 byte) ‖ flags (1) ‖ 5 or 6 × { length (4, big-endian) ‖ part }
+//	parts:   time, auth, request, response, error; only time and request are never empty.
+//	         Format 2 has a sixth, events, which is never empty: a record without events has format 1
 //	flags:   1 if the request was refused before it was executed, so that its error is in the first line too
 const (
 	formatRecord = 1
+	formatEvents = 2
 	flagDenied   = 1
-	partCount    = 5
 	recordHead   = 2
 )
 
@@ -94,10 +96,16 @@ var ErrRecord = errors.New("audit: malformed record")
 type Record struct {
 	Denied                               bool
 	Time, Auth, Request, Response, Error []byte
+	Events                               []byte // see DecodeEvents; empty if there are none
 }
 
-func (r *Record) parts() [partCount]*[]byte {
-	return [...]*[]byte{&r.Time, &r.Auth, &r.Request, &r.Response, &r.Error}
+// parts are those of a format, in their order.
+func (r *Record) parts(format byte) []*[]byte {
+	parts := []*[]byte{&r.Time, &r.Auth, &r.Request, &r.Response, &r.Error, &r.Events}
+	if format == formatEvents {
+		return parts
+	}
+	return parts[:len(parts)-1]
 }
 
 // Encode appends the record of e to dst. Tokens, accessors, and all of the data but what is known to be harmless are hashed on the way.
@@ -117,7 +125,11 @@ func encode(dst []byte, e *Entry, h *Hasher, reduced bool) []byte {
 	if e.Err != nil && conclave.KindOf(e.Err) == conclave.Denied {
 		flags = flagDenied
 	}
-	o := &object{append(dst, formatRecord, flags), h, reduced}
+	format := byte(formatRecord)
+	if len(e.Events) > 0 {
+		format = formatEvents
+	}
+	o := &object{append(dst, format, flags), h, reduced}
 	token, accessor := "", ""
 	if !e.Token.Empty() {
 		token = h.Hash(e.Token.Reveal())
@@ -151,25 +163,32 @@ func encode(dst []byte, e *Entry, h *Hasher, reduced bool) []byte {
 		o.dst = appendQuoted(o.dst, shorten(e.Err.Error())) // at most 12 KiB
 	}
 	o.end(mark)
+
+	if format == formatEvents {
+		mark = o.begin()
+		o.dst = appendEvents(o.dst, e.Events)
+		o.end(mark)
+	}
 	return o.dst
 }
 
 // DecodeRecord takes a record apart. It checks the framing, not that parts are JSON: what was encrypted is what Encode made.
 func DecodeRecord(b []byte) (Record, error) {
 	var r Record
-	if len(b) < recordHead || len(b) > MaxRecord || b[0] != formatRecord || b[1]&^flagDenied != 0 {
+	if len(b) < recordHead || len(b) > MaxRecord || (b[0] != formatRecord && b[0] != formatEvents) || b[1]&^flagDenied != 0 {
 		return Record{}, ErrRecord
 	}
+	format := b[0]
 	r.Denied = b[1] == flagDenied
 	b = b[recordHead:]
-	for _, part := range r.parts() {
+	for _, part := range r.parts(format) {
 		if len(b) < 4 || uint64(binary.BigEndian.Uint32(b)) > uint64(len(b)-4) {
 			return Record{}, ErrRecord
 		}
 		n := int(binary.BigEndian.Uint32(b))
 		*part, b = b[4:4+n:4+n], b[4+n:]
 	}
-	if len(b) > 0 || len(r.Time) == 0 || len(r.Request) == 0 {
+	if len(b) > 0 || len(r.Time) == 0 || len(r.Request) == 0 || (format == formatEvents && len(r.Events) == 0) {
 		return Record{}, ErrRecord
 	}
 	return r, nil
@@ -181,8 +200,12 @@ func (r *Record) append(dst []byte) []byte {
 	if r.Denied {
 		flags = flagDenied
 	}
-	dst = append(dst, formatRecord, flags)
-	for _, part := range r.parts() {
+	format := byte(formatRecord)
+	if len(r.Events) > 0 {
+		format = formatEvents
+	}
+	dst = append(dst, format, flags)
+	for _, part := range r.parts(format) {
 		dst = binary.BigEndian.AppendUint32(dst, uint32(len(*part)))
 		dst = append(dst, *part...)
 	}
@@ -198,6 +221,7 @@ func (r *Record) AppendLines(dst []byte) []byte {
 		dst = appendMember(dst, "request", r.Request)
 		if kind == "response" {
 			dst = appendMember(dst, "response", r.Response)
+			dst = appendMember(dst, "events", r.Events)
 		}
 		if kind == "response" || r.Denied {
 			dst = appendMember(dst, "error", r.Error)

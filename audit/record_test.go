@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +61,42 @@ func TestRecordGolden(t *testing.T) {
 	}
 	if got := record.AppendLines(nil); !bytes.Equal(got, want) {
 		t.Errorf("AppendLines made\n%s, want\n%s", got, want)
+	}
+}
+
+// eventEntry is the entry of a request that made two things happen.
+func eventEntry() *Entry {
+	e := fullEntry()
+	e.Err = nil
+	root := conclave.Namespace{ID: conclave.RootNamespace}
+	e.Events = []conclave.Occurrence{
+		{Event: conclave.Event{Type: "kv-v2/data-write", Path: `data/a"pp`, Metadata: map[string]string{"operation": "data-write", "current_version": "2"}},
+			Namespace: conclave.Namespace{ID: "abcde", Path: "team/"},
+			Mount:     &conclave.Mount{Path: "secret/", Kind: "kv", Accessor: "kv_12345678", Options: map[string]string{"version": "2"}}},
+		{Event: conclave.Event{Type: "conclave/login-locked", Path: "sys/locked-users"}, Namespace: root},
+	}
+	return e
+}
+
+// Records with events have format 2. It stays what it is here for ever.
+func TestEventRecordGolden(t *testing.T) {
+	got := Encode(nil, eventEntry(), testHasher())
+	record, err := DecodeRecord(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, made := range map[string][]byte{"testdata/record-2.hex": append([]byte(hex.EncodeToString(got)), '\n'), "testdata/record-2.jsonl": record.AppendLines(nil)} {
+		want, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(made, want) {
+			t.Errorf("%s: made\n%s, want\n%s", name, made, want)
+		}
+	}
+	events, err := DecodeEvents(record.Events)
+	if err != nil || !reflect.DeepEqual(events, eventEntry().Events) {
+		t.Errorf("DecodeEvents = %+v, %v, want %+v", events, err, eventEntry().Events)
 	}
 }
 
@@ -146,6 +183,10 @@ func largestEntry() *Entry {
 	e.Clear = []string{"given"}
 	e.Answer.Data, e.Answer.Clear, e.Answer.Warnings = e.Data, e.Clear, e.Auth.Policies
 	e.Answer.Lease.ID, e.Answer.Wrap.CreationPath, e.Err = long, long, errors.New(long)
+	for e.Events = nil; len(e.Events) < conclave.MaxEvents; {
+		e.Events = append(e.Events, conclave.Occurrence{Event: conclave.Event{Type: "a/b", Path: long[:conclave.MaxEventBytes/conclave.MaxEvents]},
+			Namespace: conclave.Namespace{ID: "root"}, Mount: &conclave.Mount{Kind: "kv"}})
+	}
 	e.Denial = &Denial{Reason: long, Capabilities: e.Auth.Policies, Path: long, NamespaceID: long, Pattern: long, Rules: e.Auth.Policies, Field: long, Unlisted: long}
 	return e
 }
@@ -186,6 +227,7 @@ func TestEveryRecordFits(t *testing.T) {
 
 func FuzzDecodeRecord(f *testing.F) {
 	f.Add(Encode(nil, fullEntry(), testHasher()))
+	f.Add(Encode(nil, eventEntry(), testHasher()))
 	f.Add([]byte{1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		record, err := DecodeRecord(b)
@@ -196,6 +238,22 @@ func FuzzDecodeRecord(f *testing.F) {
 			t.Fatalf("decoded and encoded again: %q, want %q", again, b)
 		}
 		record.AppendLines(nil)
+	})
+}
+
+func FuzzDecodeEvents(f *testing.F) {
+	f.Add(appendEvents(nil, eventEntry().Events))
+	f.Add([]byte(`[{"type":"a/b","path":"p","namespace":{"id":"root"},"mount":{}}]`))
+	f.Add([]byte(`[{"type":"a","namespace":{"id":"root"}}]`))
+	f.Fuzz(func(t *testing.T, part []byte) {
+		events, err := DecodeEvents(part)
+		if err != nil {
+			return
+		}
+		again, err := DecodeEvents(appendEvents(nil, events))
+		if err != nil || len(again) != len(events) {
+			t.Fatalf("decoded, encoded and decoded again: %+v, %v, want %+v", again, err, events)
+		}
 	})
 }
 

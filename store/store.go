@@ -44,6 +44,7 @@ type Store struct {
 	state  State
 	commit Committer
 	now    func() time.Time
+	own    OwnRecords // nil until RecordOwn
 
 	unlocked atomic.Pointer[unlocked]
 	paths    *cache[pathKey, *place]

@@ -42,6 +42,8 @@ type Tx struct {
 	notBefore int64
 	notAfter  int64
 	urgent    bool
+	events    []conclave.Occurrence
+	eventSize int   // bytes, as conclave.Occurrence.Size counts
 	failed    error // the first error; the transaction can't commit after it
 }
 
@@ -219,6 +221,7 @@ func (tx *Tx) Failed() error { return tx.failed }
 func (tx *Tx) Discard() {
 	tx.failed = nil
 	tx.writes, tx.writeAt, tx.plain, tx.emptied, tx.refusals, tx.size = nil, nil, nil, nil, nil, 0
+	tx.events, tx.eventSize = nil, 0
 }
 
 // Committed is the outcome of a commit that took effect.
@@ -232,7 +235,8 @@ func (e *ErrConflict) Error() string {
 	return fmt.Sprintf("state has changed up to index %d since the request was executed", e.Index)
 }
 
-// Commit proposes the transaction with its audit record and returns when it is judged. The error is an *ErrConflict
+// Commit proposes the transaction with its audit record and returns when it is judged. Events that it has are in that
+// record; without one, what the vault's own work emits gets a record of its own. The error is an *ErrConflict
 // when it must run again, the refusal of an AddCell when that was refused, or what the cluster says.
 func (tx *Tx) Commit(ctx context.Context, record fsm.AuditRecord) (Committed, error) {
 	if tx.failed == nil {
@@ -240,6 +244,13 @@ func (tx *Tx) Commit(ctx context.Context, record fsm.AuditRecord) (Committed, er
 	}
 	if tx.failed != nil {
 		return Committed{}, tx.failed
+	}
+	if len(record.Box) == 0 && len(tx.Occurrences()) > 0 {
+		own, err := tx.ownRecord()
+		if err != nil {
+			return Committed{}, err
+		}
+		record = own
 	}
 	return tx.propose(ctx, &fsm.Transaction{Snapshot: tx.snapshot, NotBefore: tx.notBefore, NotAfter: tx.notAfter,
 		Reads: tx.reads, Writes: tx.writes, Record: record})

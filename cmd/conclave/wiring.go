@@ -112,6 +112,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	d.cluster.Handle(callWritten, d.answerWritten)
 	d.quotas = newQuotas(d)
 	d.recorder = pipeline.NewRecorder(d.cluster.Self().NodeID)
+	d.store.RecordOwn(d.recorder)
 	d.gaps = pipeline.NewGaps(time.Now)
 	policies := policy.NewCache()
 	questions := access.New(policies, auditRecords{d}, mountRoles{d})

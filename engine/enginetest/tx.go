@@ -57,6 +57,7 @@ type addition struct {
 type progress struct {
 	failed error // the first error of a View or Tx; the transaction ends with it
 	bytes  int   // of all that is written
+	events []conclave.Event
 }
 
 // tx implements conclave.Tx on a space in memory. Writes stay in the transaction until commit.
@@ -239,6 +240,21 @@ func (t *tx) AddCell(path string, delta, floor int64, refusal error) error {
 		return err
 	}
 	t.adds = append(t.adds, addition{path, delta, floor, refusal})
+	return nil
+}
+
+func (t *tx) Emit(event conclave.Event) error {
+	if !t.writable {
+		t.t.Errorf("a handler that only reads emitted %s", event.Type)
+	}
+	if err := event.Check(); err != nil {
+		t.t.Errorf("event of type %q: %v", event.Type, err)
+		return t.fail(err)
+	}
+	if len(t.events) == conclave.MaxEvents {
+		return t.fail(conclave.Errorf(conclave.TooLarge, "more than %d events", conclave.MaxEvents))
+	}
+	t.events = append(t.events, event)
 	return nil
 }
 
