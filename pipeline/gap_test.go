@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/flood"
 )
 
 func quiet() conclave.Route {
@@ -96,7 +97,7 @@ func TestGapOfAnEarlierProcessIsAdded(t *testing.T) {
 func TestFloodIsRefusedUnread(t *testing.T) {
 	b := newBench(t, quiet())
 	now := time.Unix(1_800_000_000, 0)
-	b.pipeline.flood.now = func() time.Time { return now }
+	b.pipeline.flood = flood.New(func() time.Time { return now })
 	from := func(address string, token conclave.Secret) error {
 		_, err := b.pipeline.Handle(t.Context(), &conclave.Request{ID: "r", Operation: conclave.Update, Path: "sys/probe",
 			Token: token, Remote: netip.AddrPortFrom(netip.MustParseAddr(address), 4711)})
@@ -106,7 +107,7 @@ func TestFloodIsRefusedUnread(t *testing.T) {
 	if err := from("2001:db8::1", b.root); err != nil {
 		t.Fatal(err)
 	}
-	for i := range addressBurst {
+	for i := range flood.AddressBurst {
 		if err := from(fmt.Sprintf("2001:db8::%x", i), wrong); !conclave.Is(err, conclave.Denied) {
 			t.Fatalf("failure %d: %v", i, err)
 		}
@@ -114,7 +115,7 @@ func TestFloodIsRefusedUnread(t *testing.T) {
 	records := len(b.records(b.store))
 	for _, token := range []conclave.Secret{wrong, {}, conclave.NewSecret("right, for all one knows")} {
 		if err := from("2001:db8::1", token); !conclave.Is(err, conclave.Limited) {
-			t.Errorf("after %d failures: %v, want a refusal", addressBurst, err)
+			t.Errorf("after %d failures: %v, want a refusal", flood.AddressBurst, err)
 		}
 	}
 	if len(b.records(b.store)) != records || b.pipeline.gaps.Total(Flooded) != 3 {
@@ -129,46 +130,6 @@ func TestFloodIsRefusedUnread(t *testing.T) {
 	now = now.Add(time.Second)
 	if err := from("2001:db8::1", wrong); !conclave.Is(err, conclave.Denied) {
 		t.Errorf("a second later: %v", err)
-	}
-}
-
-func TestTokenThatIsNoLongerGoodIsForgotten(t *testing.T) {
-	f := newFlood(func() time.Time { return time.Unix(0, 0) })
-	req := &conclave.Request{Token: conclave.NewSecret("t")}
-	f.judge(req, &call{caller: &conclave.Caller{}}, nil)
-	for range addressBurst {
-		f.judge(req, &call{}, errDenied)
-	}
-	if f.refuse(req) == nil {
-		t.Error("a revoked token passes")
-	}
-}
-
-func TestFloodFromEverywhereIsBounded(t *testing.T) {
-	now := time.Unix(0, 0)
-	f := newFlood(func() time.Time { return now })
-	for i := range 3 * maxFlooders {
-		f.fail(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), conclave.Secret{})
-		f.judge(&conclave.Request{Token: conclave.NewSecret(fmt.Sprint(i))}, &call{caller: &conclave.Caller{}}, nil)
-	}
-	if len(f.failing) > maxFlooders || len(f.proved)+len(f.previous) > 2*maxProved {
-		t.Errorf("%d addresses and %d tokens are kept", len(f.failing), len(f.proved)+len(f.previous))
-	}
-	if f.refuse(&conclave.Request{Remote: netip.MustParseAddrPort("192.0.2.1:1")}) == nil {
-		t.Error("failures of all together have no limit")
-	}
-}
-
-func BenchmarkFlood(b *testing.B) {
-	f := newFlood(time.Now)
-	req, c := &conclave.Request{Token: conclave.NewSecret("hvs.0123456789abcdef0123456789abcdef"), Remote: netip.MustParseAddrPort("192.0.2.1:1")},
-		&call{caller: &conclave.Caller{}}
-	b.ReportAllocs()
-	for b.Loop() {
-		if f.refuse(req) != nil {
-			b.Fatal("refused")
-		}
-		f.judge(req, c, nil)
 	}
 }
 
@@ -208,17 +169,17 @@ func TestFailedLoginsCountAsFailures(t *testing.T) {
 		func(context.Context, conclave.Tx, *conclave.None) (*conclave.None, error) {
 			return nil, conclave.Errorf(conclave.Invalid, "invalid role or secret id")
 		}).With(conclave.Public))
-	b.pipeline.flood.now = func() time.Time { return time.Unix(0, 0) }
+	b.pipeline.flood = flood.New(func() time.Time { return time.Unix(0, 0) })
 	login := func() error {
 		_, err := b.pipeline.Handle(t.Context(), &conclave.Request{ID: "r", Operation: conclave.Update, Path: "sys/probe"})
 		return err
 	}
-	for i := range addressBurst {
+	for i := range flood.AddressBurst {
 		if err := login(); !conclave.Is(err, conclave.Invalid) {
 			t.Fatalf("login %d: %v", i, err)
 		}
 	}
 	if err := login(); !conclave.Is(err, conclave.Limited) {
-		t.Errorf("after %d failures: %v", addressBurst, err)
+		t.Errorf("after %d failures: %v", flood.AddressBurst, err)
 	}
 }

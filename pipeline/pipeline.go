@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"conclave"
+	"conclave/flood"
 	"conclave/policy"
 	"conclave/store"
 	"conclave/token"
@@ -63,7 +64,7 @@ type Pipeline struct {
 	random   io.Reader
 	logins   LoginLimiter
 	gaps     *Gaps
-	flood    *flood
+	flood    *flood.Gate
 	turns    turns
 	log      hclog.Logger
 	counters Counters
@@ -91,7 +92,7 @@ func New(config Config) *Pipeline {
 		random:   config.Random,
 		logins:   config.Logins,
 		gaps:     config.Gaps,
-		flood:    newFlood(config.Gaps.now),
+		flood:    flood.New(config.Gaps.now),
 		log:      config.Logger,
 	}
 }
@@ -103,7 +104,7 @@ func (p *Pipeline) Counters() *Counters { return &p.counters }
 // counted.
 func (p *Pipeline) Handle(ctx context.Context, req *conclave.Request) (*conclave.Response, error) {
 	p.counters.Requests.Add(1)
-	if err := p.flood.refuse(req); err != nil {
+	if err := p.flood.Refuse(req); err != nil {
 		p.gaps.Note(Flooded)
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (p *Pipeline) Handle(ctx context.Context, req *conclave.Request) (*conclave
 		p.gaps.Note(classOf(err))
 	}
 	if run.recorded {
-		p.flood.judge(req, run.call, err)
+		p.flood.Judge(req, run.call != nil && run.call.caller != nil, err != nil)
 	}
 	return resp, err
 }

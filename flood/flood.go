@@ -1,4 +1,6 @@
-package pipeline
+// Package flood keeps those who fail to log in from filling the audit log: beyond a rate of failures, requests of who hasn't
+// shown a good token lately are refused before anybody looks at theirs. It counts on one node, in memory of bounded size.
+package flood
 
 import (
 	"crypto/rand"
@@ -13,7 +15,8 @@ import (
 // Limits of requests that come to nothing because of who makes them. Each leaves a record, so nobody may make as many as
 // he likes: beyond these, requests of those who haven't shown a good token lately are refused before theirs is looked at.
 const (
-	addressBurst = 500  // failures of one address at once
+	// AddressBurst is how many failures of one address there may be at once.
+	AddressBurst = 500
 	addressRate  = 50   // and a second
 	allBurst     = 5000 // failures of all addresses at once
 	allRate      = 500  // and a second
@@ -22,8 +25,8 @@ const (
 	maxProved   = 16384 // tokens that are remembered as good; twice that at most
 )
 
-// flood keeps those who fail to log in from filling the log. It is safe for concurrent use.
-type flood struct {
+// Gate lets requests in while few fail. It is safe for concurrent use.
+type Gate struct {
 	now  func() time.Time
 	salt [sha256.Size]byte // of the digests of tokens, so that they are of use in this process alone
 
@@ -47,21 +50,22 @@ func (b *bucket) drain(now time.Time, rate float64) float64 {
 	return b.level
 }
 
-func newFlood(now func() time.Time) *flood {
-	f := &flood{now: now, failing: map[netip.Addr]*bucket{}, proved: map[[sha256.Size]byte]struct{}{}}
+// New makes a gate. now is the node's clock.
+func New(now func() time.Time) *Gate {
+	f := &Gate{now: now, failing: map[netip.Addr]*bucket{}, proved: map[[sha256.Size]byte]struct{}{}}
 	rand.Read(f.salt[:])
 	return f
 }
 
 var errFlooded = conclave.Errorf(conclave.Limited, "too many requests without a valid token or login came before this one: nothing was done")
 
-// refuse is an error for a request that is not to be looked at, since too many like it have failed.
-func (f *flood) refuse(req *conclave.Request) error {
+// Refuse is an error for a request that is not to be looked at, since too many like it have failed.
+func (f *Gate) Refuse(req *conclave.Request) error {
 	now, from := f.now(), network(req.Remote.Addr())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b := f.failing[from]
-	if f.all.drain(now, allRate) < allBurst && (b == nil || b.drain(now, addressRate) < addressBurst) {
+	if f.all.drain(now, allRate) < allBurst && (b == nil || b.drain(now, addressRate) < AddressBurst) {
 		return nil
 	}
 	if !req.Token.Empty() {
@@ -76,17 +80,17 @@ func (f *flood) refuse(req *conclave.Request) error {
 	return errFlooded
 }
 
-// judge learns from a request that was recorded.
-func (f *flood) judge(req *conclave.Request, c *call, err error) {
+// Judge learns from a request that was recorded: whether its token was good, and otherwise whether it failed.
+func (f *Gate) Judge(req *conclave.Request, good, failed bool) {
 	switch {
-	case c != nil && c.caller != nil:
+	case good:
 		f.prove(req.Token)
-	case err != nil:
+	case failed:
 		f.fail(network(req.Remote.Addr()), req.Token)
 	}
 }
 
-func (f *flood) prove(token conclave.Secret) {
+func (f *Gate) prove(token conclave.Secret) {
 	digest := f.digest(token)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -99,11 +103,11 @@ func (f *flood) prove(token conclave.Secret) {
 	f.proved[digest] = struct{}{}
 }
 
-func (f *flood) digest(token conclave.Secret) [sha256.Size]byte {
+func (f *Gate) digest(token conclave.Secret) [sha256.Size]byte {
 	return sha256.Sum256(append(f.salt[:], token.Reveal()...))
 }
 
-func (f *flood) fail(from netip.Addr, token conclave.Secret) {
+func (f *Gate) fail(from netip.Addr, token conclave.Secret) {
 	now, digest := f.now(), f.digest(token)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -122,7 +126,7 @@ func (f *flood) fail(from netip.Addr, token conclave.Secret) {
 }
 
 // makeRoomLocked forgets addresses that have been quiet, or any if all fail.
-func (f *flood) makeRoomLocked(now time.Time) {
+func (f *Gate) makeRoomLocked(now time.Time) {
 	if len(f.failing) < maxFlooders {
 		return
 	}
