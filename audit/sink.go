@@ -36,6 +36,9 @@ type FileSinkConfig struct {
 	Since time.Time
 	// Every is the longest time for which written lines aren't safe from a crash of the machine, nor noted in the cursor. Default 1 s.
 	Every time.Duration
+	// Gather is the time between two looks at a log that grows all the time: each look costs as much as several records. The
+	// first record after a pause is written at once. Default 20 ms.
+	Gather time.Duration
 }
 
 // FileSink writes the lines of committed records to a file, never in a request's way.
@@ -56,6 +59,7 @@ type FileSink struct {
 	size   int64 // of the file, as far as this sink knows
 	lines  []byte
 	due    time.Time // when the cursor is to be written; zero if it says all
+	looked time.Time // when the log was last looked at
 
 	// mu guards what Reopen shares with Run.
 	mu     sync.Mutex
@@ -76,6 +80,9 @@ const (
 func NewFileSink(config FileSinkConfig) (*FileSink, error) {
 	if config.Every <= 0 {
 		config.Every = time.Second
+	}
+	if config.Gather <= 0 {
+		config.Gather = 20 * time.Millisecond
 	}
 	if err := config.Folders.Check(config.Path); err != nil {
 		return nil, err
@@ -112,6 +119,9 @@ func (s *FileSink) Run(ctx context.Context) error {
 
 func (s *FileSink) follow(ctx context.Context) error {
 	for {
+		if err := s.gather(ctx); err != nil {
+			return err
+		}
 		if err := s.write(ctx); err != nil {
 			return err
 		}
@@ -127,6 +137,20 @@ func (s *FileSink) follow(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// gather lets records come together after the last look.
+func (s *FileSink) gather(ctx context.Context) error {
+	rest := s.config.Gather - time.Since(s.looked)
+	if rest > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(rest):
+		}
+	}
+	s.looked = time.Now()
+	return nil
 }
 
 // wait returns when there is something to do: a record, a cursor that is due, or a Reopen.
