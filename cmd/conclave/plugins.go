@@ -10,6 +10,7 @@ import (
 	"conclave/auth/userpass"
 	"conclave/engine/cubbyhole"
 	"conclave/engine/kv"
+	"conclave/engine/ssh"
 )
 
 // plugins is the one list of secrets engines and auth methods that can be mounted.
@@ -24,6 +25,7 @@ func plugins() []conclave.Plugin {
 		userpass.Plugin(),
 		cubbyhole.Plugin(),
 		kv.Plugin(),
+		ssh.Plugin(),
 	}
 }
 
