@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/internal/glob"
 )
 
 // ACL is what a set of policies allows. It is immutable and safe for concurrent use.
@@ -115,6 +116,13 @@ func (r *rule) merge(policy string, from *Rule) {
 	l.MinWrap = lowest(l.MinWrap, from.Limits.MinWrap)
 	l.MaxWrap = lowest(l.MaxWrap, from.Limits.MaxWrap)
 	l.PageLimit = lowest(l.PageLimit, from.Limits.PageLimit)
+	if from.Capabilities&CanSubscribe != 0 { // types that one policy names don't widen what another one grants
+		for _, text := range from.Limits.Events {
+			if !slices.Contains(l.Events, text) {
+				l.Events = append(l.Events, text)
+			}
+		}
+	}
 }
 
 func lowest[N int | time.Duration](have, given N) N {
@@ -262,10 +270,23 @@ func (a *ACL) Capabilities(path string) []string {
 			bits |= r.capabilities & (operationBits[op] | CanSudo)
 		}
 	}
+	if r := a.rule(path, conclave.Read); r != nil && !r.denies() {
+		bits |= r.capabilities & CanSubscribe
+	}
 	if bits == 0 {
 		bits = Deny
 	}
 	return bits.Names()
+}
+
+// Sees reports whether events of a type about a path may be known: whoever may read what is there may know that it
+// changed, and so may whoever has the capability subscribe there for the type.
+func (a *ACL) Sees(path, eventType string) bool {
+	if a.Allows(Check{Path: path, Operation: conclave.Read}).Allowed {
+		return true
+	}
+	r := a.rule(path, conclave.Read)
+	return r != nil && !r.denies() && r.capabilities&CanSubscribe != 0 && glob.MatchAny(r.limits.Events, eventType)
 }
 
 // Touches reports whether anything is granted on a mount's path or below it; mount ends in "/".

@@ -100,12 +100,20 @@ func compareAt(before, after *ACL, path string) (c Change, differs bool) {
 	return c, differs
 }
 
-// grants is what a rule, which may be nil, gives for an operation: its capability, and sudo with that.
+// grants is what a rule, which may be nil, gives for an operation: its capability, and sudo with that. Events are known
+// where something can be read.
 func (r *rule) grants(op conclave.Operation) Capability {
-	if r == nil || r.denies() || r.capabilities&operationBits[op] == 0 {
+	if r == nil || r.denies() {
 		return 0
 	}
-	return r.capabilities & (operationBits[op] | CanSudo)
+	var bits Capability
+	if op == conclave.Read {
+		bits = r.capabilities & CanSubscribe
+	}
+	if r.capabilities&operationBits[op] != 0 {
+		bits |= r.capabilities & (operationBits[op] | CanSudo)
+	}
+	return bits
 }
 
 func sameLimits(a, b *Limits) bool {
@@ -113,7 +121,8 @@ func sameLimits(a, b *Limits) bool {
 		return maps.EqualFunc(x, y, func(v, w []string) bool { return slices.Equal(v, w) })
 	}
 	return slices.Equal(a.Required, b.Required) && same(a.Allowed, b.Allowed) && same(a.Denied, b.Denied) &&
-		a.MinWrap == b.MinWrap && a.MaxWrap == b.MaxWrap && a.PageLimit == b.PageLimit
+		a.MinWrap == b.MinWrap && a.MaxWrap == b.MaxWrap && a.PageLimit == b.PageLimit &&
+		slices.Equal(a.Events, b.Events)
 }
 
 // examples makes paths on which two ACLs must differ if they differ anywhere. Where one pattern decides before and

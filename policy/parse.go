@@ -251,6 +251,13 @@ func (r *Rule) readMember(key string, item *ast.ObjectItem) (err error) {
 			return valueError("must be a whole number, zero or more")
 		}
 		r.Limits.PageLimit = n
+	case "subscribe_event_types":
+		r.Limits.Events, err = texts(item.Val)
+		for _, text := range r.Limits.Events {
+			if len(text) > conclave.MaxEventType || strings.Count(text, "*") > maxEventStars {
+				return valueError("a type of events has at most " + strconv.Itoa(conclave.MaxEventType) + " bytes and " + strconv.Itoa(maxEventStars) + " stars")
+			}
+		}
 	default:
 		return valueError("unknown key")
 	}

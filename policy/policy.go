@@ -23,6 +23,8 @@ const (
 	MaxPattern = 2048      // bytes of a rule's pattern
 	MaxName    = 256       // bytes of a policy's name
 	maxNesting = 16        // nested blocks and lists in a policy's text
+
+	maxEventStars = 4 // in one of the types of events that a rule names
 )
 
 // Capability is a set of capabilities.
@@ -39,6 +41,7 @@ const (
 	CanPatch
 	CanSudo
 	Deny
+	CanSubscribe // to events about the path, of the types in Limits.Events; no operation needs it
 )
 
 // capabilityNames is in alphabetical order, as capabilities are answered.
@@ -47,7 +50,7 @@ var capabilityNames = []struct {
 	bit  Capability
 }{
 	{"create", CanCreate}, {"delete", CanDelete}, {"deny", Deny}, {"list", CanList}, {"patch", CanPatch},
-	{"read", CanRead}, {"scan", CanScan}, {"sudo", CanSudo}, {"update", CanUpdate},
+	{"read", CanRead}, {"scan", CanScan}, {"subscribe", CanSubscribe}, {"sudo", CanSudo}, {"update", CanUpdate},
 }
 
 // operationBits maps conclave.Operation → the capability that it needs.
@@ -118,6 +121,8 @@ type Limits struct {
 	MinWrap, MaxWrap time.Duration
 	// PageLimit bounds the page of a LIST or SCAN; 0 is no bound.
 	PageLimit int
+	// Events are the types of events that CanSubscribe is about; each may hold "*", which stands for any text.
+	Events []string
 }
 
 // NormalName is the one spelling of a policy's name that is stored and compared: trimmed and in lower case.
