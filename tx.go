@@ -39,6 +39,8 @@ type View interface {
 	Namespace() Namespace
 	// Mount is the mount whose route runs.
 	Mount() *Mount
+	// PasswordPolicy returns the text of the namespace's password policy of that name, "" if there is none.
+	PasswordPolicy(name string) (string, error)
 }
 
 // Tx is a View that also writes. Writes are seen by later reads of the same Tx and by nobody else before it commits.

@@ -115,7 +115,7 @@ func (p *Pipeline) authorize(tx *store.Tx, req *conclave.Request, c *call) error
 		}
 		return c.missing
 	}
-	view, err := c.target.open(tx, c.caller)
+	view, err := c.target.open(c.caller)
 	if err != nil {
 		return err
 	}

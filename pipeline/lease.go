@@ -99,6 +99,6 @@ func (p *Pipeline) Engine(system conclave.Tx, mountUUID string) (conclave.Engine
 	if !ok || opened.perCaller {
 		return nil, nil, conclave.Errorf(conclave.Internal, "an engine is opened outside the system space")
 	}
-	inner, err := view.Tx().Space(entry.Space, "", entry.Mount())
+	inner, err := view.Mounted(entry.Space, "", entry.Mount())
 	return opened.engine, inner, err
 }

@@ -58,7 +58,7 @@ func (l *roleLister) mount(ctx context.Context, entry *mount.Entry) error {
 	if err != nil {
 		return err
 	}
-	view, err := l.system.Tx().Space(entry.Space, "", entry.Mount())
+	view, err := l.system.Mounted(entry.Space, "", entry.Mount())
 	if err != nil {
 		return err
 	}

@@ -136,7 +136,7 @@ func (t *target) find(router *conclave.Router, req *conclave.Request, path strin
 }
 
 // open gives the handler's view of its storage.
-func (t *target) open(tx *store.Tx, caller *conclave.Caller) (*store.View, error) {
+func (t *target) open(caller *conclave.Caller) (*store.View, error) {
 	if t.route.AtHome && caller != nil {
 		for _, l := range t.levels {
 			if l.ID == caller.Home.ID {
@@ -157,5 +157,5 @@ func (t *target) open(tx *store.Tx, caller *conclave.Caller) (*store.View, error
 		}
 		prefix = caller.TokenID + "/"
 	}
-	return tx.Space(t.entry.Space, prefix, t.mount)
+	return t.here().system.Mounted(t.entry.Space, prefix, t.mount)
 }

@@ -120,7 +120,7 @@ func (r *routing) cubbyhole(system *store.View, name string) (*store.View, error
 	if !ok {
 		return nil, conclave.Errorf(conclave.Internal, "there is no cubbyhole")
 	}
-	return system.Tx().Space(entry.Space, name+"/", entry.Mount())
+	return system.Mounted(entry.Space, name+"/", entry.Mount())
 }
 
 // wrapped finds what a wrapping token wraps. Whatever else it is that was given is not told.

@@ -11,6 +11,7 @@ import (
 	"conclave"
 	"conclave/crypto"
 	"conclave/fsm"
+	"conclave/passwordpolicy"
 )
 
 // View is one space as a handler sees it, below a prefix: it implements conclave.System, of which handlers get the part
@@ -20,6 +21,7 @@ type View struct {
 	space  *openSpace
 	prefix string
 	mount  *conclave.Mount
+	home   *View // the system space of the mount's namespace; nil if the view itself is of a system space
 }
 
 var _ conclave.System = (*View)(nil)
@@ -47,9 +49,18 @@ func (tx *Tx) Space(space conclave.Space, prefix string, mount *conclave.Mount) 
 	return &View{tx: tx, space: opened, prefix: prefix, mount: mount}, nil
 }
 
+// Mounted opens the space of a mount of the namespace whose system space v is.
+func (v *View) Mounted(space conclave.Space, prefix string, mount *conclave.Mount) (*View, error) {
+	inner, err := v.tx.Space(space, prefix, mount)
+	if err == nil {
+		inner.home = v
+	}
+	return inner, err
+}
+
 // WithMount is the same view with what its handlers see as their mount.
 func (v *View) WithMount(mount *conclave.Mount) *View {
-	return &View{tx: v.tx, space: v.space, prefix: v.prefix, mount: mount}
+	return &View{tx: v.tx, space: v.space, prefix: v.prefix, mount: mount, home: v.home}
 }
 
 // Now is cluster time when the transaction began.
@@ -69,6 +80,15 @@ func (v *View) Namespace() conclave.Namespace { return v.tx.namespace }
 
 // Mount is the mount whose route runs.
 func (v *View) Mount() *conclave.Mount { return v.mount }
+
+// PasswordPolicy returns the text of the namespace's password policy of that name, "" if there is none.
+func (v *View) PasswordPolicy(name string) (string, error) {
+	home := v
+	if v.home != nil {
+		home = v.home
+	}
+	return passwordpolicy.Text(home, name)
+}
 
 func (v *View) locate(path string) (*place, error) {
 	p, err := v.tx.store.locate(v.space, v.prefix+path)

@@ -22,6 +22,7 @@ import (
 	"conclave/lockout"
 	"conclave/mount"
 	"conclave/namespace"
+	"conclave/passwordpolicy"
 	"conclave/pipeline"
 	"conclave/policy"
 	"conclave/quota"
@@ -141,6 +142,7 @@ func (d *daemon) requests(policies *policy.Cache, questions *access.Service) pip
 func (d *daemon) systemRoutes(questions *access.Service) []conclave.Route {
 	var routes []conclave.Route
 	routes = append(routes, policy.Routes()...)
+	routes = append(routes, passwordpolicy.Routes()...)
 	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader, Namespaces: namespaceAt, Close: lease.Close,
 		Defaults: mount.Defaults{DefaultTTL: d.settings.DefaultLeaseTTL, MaxTTL: d.settings.MaxLeaseTTL}})...)
 	routes = append(routes, namespace.Routes(namespaceSetup())...)

@@ -74,6 +74,11 @@ func Authorize(allow func(op conclave.Operation, path string) bool) Option {
 	return func(h *Harness) { h.authorize = allow }
 }
 
+// PasswordPolicies sets the namespace's password policies: name → text.
+func PasswordPolicies(policies map[string]string) Option {
+	return func(h *Harness) { h.passwordPolicies = policies }
+}
+
 // Header sets the request headers that routes see.
 func Header(header map[string][]string) Option { return func(h *Harness) { h.header = header } }
 

@@ -18,6 +18,8 @@ type setting struct {
 	mount  *conclave.Mount
 	caller *conclave.Caller
 	fast   bool
+
+	passwordPolicies map[string]string // name → text
 }
 
 // space is what one mount, or one caller's part of it, has stored.
@@ -208,6 +210,9 @@ func (t *tx) Reached(at time.Time) bool  { return !t.now.Before(at) }
 func (t *tx) Request() *conclave.Request { return t.request }
 func (t *tx) Caller() *conclave.Caller   { return t.caller }
 func (t *tx) Mount() *conclave.Mount     { return t.mount }
+func (t *tx) PasswordPolicy(name string) (string, error) {
+	return t.passwordPolicies[name], nil
+}
 func (t *tx) Namespace() conclave.Namespace {
 	if t.request == nil || t.request.Namespace == "" {
 		return conclave.Namespace{ID: conclave.RootNamespace}
