@@ -27,6 +27,7 @@ const (
 )
 
 const policyText = `path "bench/*" { capabilities = ["create", "read", "update", "delete", "list"] }
+path "bench-ssh/sign/*" { capabilities = ["update"] }
 path "auth/token/create" { capabilities = ["create", "update"] }
 `
 
@@ -41,13 +42,14 @@ type target struct {
 	bodies [][]byte
 	login  []byte   // with a role-id and a secret-id
 	tokens []string // to renew
+	signed []byte   // a request's body: a key to sign
 }
 
 // workload appends one request, chosen by chance, to dst.
 type workload func(dst []byte, random *rand.Rand) []byte
 
 func names() []string {
-	return []string{"read", "write", "mixed", "list", "lookup", "create", "login", "renew"}
+	return []string{"read", "write", "mixed", "list", "lookup", "create", "login", "renew", "ssh"}
 }
 
 func (t *target) workload(name string) workload {
@@ -79,6 +81,8 @@ func (t *target) workload(name string) workload {
 		return func(dst []byte, _ *rand.Rand) []byte {
 			return appendRequest(dst, "POST", "auth/"+approlePath+"/login", "", t.login)
 		}
+	case "ssh":
+		return t.signKey
 	case "renew":
 		body := []byte(`{"increment":"1h"}`)
 		return func(dst []byte, random *rand.Rand) []byte {
@@ -151,6 +155,11 @@ func (t *target) admit(ctx context.Context, root *lab.Client, o options) error {
 				return err
 			}
 			t.tokens = append(t.tokens, token)
+		}
+	}
+	if slices.Contains(o.workloads, "ssh") {
+		if err := t.trust(ctx, root); err != nil {
+			return err
 		}
 	}
 	if !slices.Contains(o.workloads, "login") {
