@@ -10,6 +10,7 @@ import (
 	"conclave/auth/userpass"
 	"conclave/engine/cubbyhole"
 	"conclave/engine/kv"
+	"conclave/engine/transit"
 	"conclave/engine/ssh"
 )
 
@@ -25,6 +26,7 @@ func plugins() []conclave.Plugin {
 		userpass.Plugin(),
 		cubbyhole.Plugin(),
 		kv.Plugin(),
+		transit.Plugin(),
 		ssh.Plugin(),
 	}
 }
