@@ -1,16 +1,14 @@
 package mfa
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
-	"image/png"
 	"io"
 
 	"github.com/pquerna/otp"
 	"github.com/pquerna/otp/totp"
 
 	"conclave"
+	"conclave/internal/passcode"
 )
 
 func (s *Setup) enrolRoutes() []conclave.Route {
@@ -110,29 +108,17 @@ func (s *Setup) makeKey(ctx context.Context, _ *conclave.Request, _ any) (any, e
 		return nil, conclave.Errorf(conclave.Internal, "no randomness for a key")
 	}
 	set, err := totp.Generate(totp.GenerateOpts{Issuer: e.Method.Issuer, AccountName: e.EntityID, Period: uint(e.Method.Period),
-		Secret: key, Digits: otp.Digits(e.Method.Digits), Algorithm: algorithms[e.Method.Algorithm]})
+		Secret: key, Digits: otp.Digits(e.Method.Digits), Algorithm: passcode.Algorithms[e.Method.Algorithm]})
 	if err != nil {
 		return nil, conclave.Errorf(conclave.Internal, "the key can't be written as a URL")
 	}
 	m := &made{entityID: e.EntityID, key: key, out: keyOutput{URL: set.URL()}}
 	if e.Method.QRSize > 0 {
-		if m.out.Barcode, err = picture(set, e.Method.QRSize); err != nil {
+		if m.out.Barcode, err = passcode.Picture(set, e.Method.QRSize); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
-}
-
-func picture(set *otp.Key, size int) (string, error) {
-	image, err := set.Image(size, size)
-	if err != nil { // the text needs more dots than the picture has
-		return "", conclave.Errorf(conclave.Invalid, "the key doesn't fit a picture of qr_size %d: make it larger, or 0 for none", size)
-	}
-	var buf bytes.Buffer
-	if err := png.Encode(&buf, image); err != nil {
-		return "", conclave.Errorf(conclave.Internal, "the picture can't be made")
-	}
-	return base64.StdEncoding.EncodeToString(buf.Bytes()), nil
 }
 
 // storeKey stores what was prepared for what was gathered; both are of this transaction's state.

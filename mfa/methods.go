@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"conclave"
+	"conclave/internal/passcode"
 )
 
 func (s *Setup) methodRoutes() []conclave.Route {
@@ -89,7 +90,7 @@ func (in *methodFields) method(id string) (*Method, error) {
 }
 
 func checkPasscodes(algorithm string, digits int, period conclave.Seconds) error {
-	_, known := algorithms[algorithm]
+	_, known := passcode.Algorithms[algorithm]
 	switch {
 	case !known:
 		return conclave.Errorf(conclave.Invalid, "unrecognized algorithm")

@@ -119,7 +119,7 @@ func (d *desk) passcode(t *testing.T, m *Method, entityID string, steps int64) s
 	if err != nil || s == nil {
 		t.Fatalf("no key: %v, %v", s, err)
 	}
-	code, err := s.code(d.Now().Unix()/int64(s.Period) + steps)
+	code, err := s.parameters().Code(d.Now().Unix()/int64(s.Period) + steps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestPasscodesAreThoseOfRFC6238(t *testing.T) {
 	} {
 		s := &secret{Key: []byte(seed[:row.length]), Algorithm: algorithm, Digits: 8, Period: 30}
 		for i, at := range []int64{59, 1111111109, 1111111111, 1234567890, 2000000000, 20000000000} {
-			if got, err := s.code(at / 30); err != nil || got != row.codes[i] {
+			if got, err := s.parameters().Code(at / 30); err != nil || got != row.codes[i] {
 				t.Errorf("%s at %d: %s, %v, want %s", algorithm, at, got, err, row.codes[i])
 			}
 		}

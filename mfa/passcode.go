@@ -2,15 +2,10 @@ package mfa
 
 import (
 	"crypto/subtle"
-	"encoding/base32"
 	"encoding/json"
-	"strings"
-	"time"
-
-	"github.com/pquerna/otp"
-	"github.com/pquerna/otp/hotp"
 
 	"conclave"
+	"conclave/internal/passcode"
 )
 
 const entityDir = "mfa/entity/"
@@ -54,54 +49,33 @@ func (s *secret) save(tx conclave.Tx, entityID, methodID string) error {
 	return tx.Put(secretPath(entityID, methodID), value)
 }
 
-// Algorithms of passcodes, as Vault's clients name them.
-var algorithms = map[string]otp.Algorithm{"SHA1": otp.AlgorithmSHA1, "SHA256": otp.AlgorithmSHA256, "SHA512": otp.AlgorithmSHA512}
-
-// code is the passcode of a time step: RFC 6238 section 4.2.
-func (s *secret) code(step int64) (string, error) {
-	return hotp.GenerateCodeCustom(base32.StdEncoding.EncodeToString(s.Key), uint64(step),
-		hotp.ValidateOpts{Digits: otp.Digits(s.Digits), Algorithm: algorithms[s.Algorithm]})
-}
-
-// maxSteps bounds how far cluster time is followed when a transaction runs on an old state.
-const maxSteps = 1 << 20
-
-// step is the time step that it is: the transaction is judged within it.
-func (s *secret) step(view conclave.View) (int64, error) {
-	period := int64(s.Period)
-	now := view.Now().Unix() / period
-	for range maxSteps {
-		if !view.Reached(time.Unix((now+1)*period, 0)) {
-			view.Reached(time.Unix(now*period, 0)) // noted too: time doesn't run back, and it is no more than a note
-			return now, nil
-		}
-		now++
-	}
-	return 0, conclave.Errorf(conclave.Unavailable, "this node's clock is far behind the cluster's")
+func (s *secret) parameters() passcode.Parameters {
+	return passcode.Parameters{Key: s.Key, Algorithm: s.Algorithm, Digits: s.Digits, Period: int64(s.Period)}
 }
 
 // Spend reports whether a passcode of an entity is right, and takes it: it is right once. All spellings of a passcode that
 // differ in blanks around it are one; any other character than the digits 0 to 9 makes it wrong. An entity without a key
 // has no right passcode.
-func (m *Method) Spend(tx conclave.Tx, entityID, passcode string) (bool, error) {
+func (m *Method) Spend(tx conclave.Tx, entityID, shown string) (bool, error) {
 	s, err := loadSecret(tx, entityID, m.ID)
 	if err != nil || s == nil {
 		return false, err
 	}
-	given, ok := digits(passcode, s.Digits)
+	given, ok := passcode.Normal(shown, s.Digits)
 	if !ok {
 		return false, nil
 	}
-	now, err := s.step(tx)
+	parameters := s.parameters()
+	now, err := parameters.Step(tx)
 	if err != nil {
 		return false, err
 	}
 	var taken int64
 	var used bool
 	for step := max(0, now-m.Skew); step <= now+m.Skew; step++ {
-		want, err := s.code(step)
+		want, err := parameters.Code(step)
 		if err != nil {
-			return false, conclave.Errorf(conclave.Internal, "a passcode can't be made")
+			return false, err
 		}
 		switch equal := subtle.ConstantTimeCompare([]byte(want), []byte(given)) == 1; {
 		case equal && step <= s.Last:
@@ -115,18 +89,4 @@ func (m *Method) Spend(tx conclave.Tx, entityID, passcode string) (bool, error) 
 	}
 	s.Last = taken
 	return true, s.save(tx, entityID, m.ID)
-}
-
-// digits brings a passcode into its one spelling, and reports whether it can be one.
-func digits(passcode string, length int) (string, bool) {
-	passcode = strings.Trim(passcode, " \t\r\n")
-	if len(passcode) != length {
-		return "", false
-	}
-	for _, c := range []byte(passcode) {
-		if c < '0' || c > '9' {
-			return "", false
-		}
-	}
-	return passcode, true
 }
