@@ -235,14 +235,29 @@ func (h *Harness) run(op conclave.Operation, path string, body []byte, until Sta
 			prepares = false
 		}
 	}
+	with := &intended{request: request}
 	if prepares {
+		if ctx, with, err = h.intend(ctx, route, request, in); err != nil || until == AfterIntend {
+			return nil, err
+		}
 		prepared, err := route.Prepare(ctx, request, in)
 		if err != nil {
+			h.settle(with, nil, err)
 			return nil, err
+		}
+		if until == AfterPrepare {
+			return nil, nil
 		}
 		ctx = conclave.WithPrepared(ctx, prepared)
 	}
 	t := h.begin(request, route.Writes())
+	response, err := h.answer(ctx, route, t, in, params, path)
+	h.settle(with, response, err)
+	return response, err
+}
+
+// answer executes a request and commits it.
+func (h *Harness) answer(ctx context.Context, route *conclave.Route, t *tx, in any, params map[string]string, path string) (*conclave.Response, error) {
 	response, err := h.execute(ctx, route, t, in, path)
 	if err != nil {
 		return nil, err
