@@ -188,6 +188,44 @@ func TestWithoutQuorumCommitsFailClosed(t *testing.T) {
 	}
 }
 
+// TestWithoutQuorumNobodyWaitsForLong: what is under way when the quorum is lost is answered, what comes later is refused at
+// once, and a quorum ends that.
+func TestWithoutQuorumNobodyWaitsForLong(t *testing.T) {
+	l, _ := three(t)
+	for _, choose := range []func() *labNode{l.leader, l.follower} {
+		survivor := choose()
+		ctx, cancel := context.WithTimeout(context.Background(), patience) // less than the longest commit
+		var asking sync.WaitGroup
+		for range 4 {
+			asking.Go(func() {
+				for err := error(nil); err == nil; {
+					if _, err = survivor.Commit(ctx, anyTime(survivor, fsm.Write{Op: fsm.AddCell, Key: recordKey('c', 1), Delta: 1})); ctx.Err() != nil {
+						t.Errorf("a commit on %s, which lost its quorum, is not answered", survivor.id)
+					}
+				}
+			})
+		}
+		var gone []string
+		for id := range l.running() {
+			if id != survivor.id {
+				l.stop(id)
+				gone = append(gone, id)
+			}
+		}
+		asking.Wait()
+		await(t, survivor.id+" to notice that there is no quorum", func() bool {
+			_, err := survivor.Commit(ctx, reading(survivor, 1))
+			return conclave.Is(err, conclave.Unavailable) && strings.Contains(err.Error(), "no quorum")
+		})
+		cancel()
+		for _, id := range gone {
+			l.start(id)
+		}
+		mustCommitSoon(t, survivor)
+		l.awaitVoters(3)
+	}
+}
+
 func TestNodesComeBackWithWhatTheyHad(t *testing.T) {
 	l, nodes := three(t)
 	o := mustCommit(t, nodes[0], func() *fsm.Transaction { return writing(nodes[0], 5, "kept") })

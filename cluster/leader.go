@@ -22,8 +22,10 @@ const (
 	steerInterval    = time.Second
 	askTimeout       = 300 * time.Millisecond // for peers to tell a new leader the time
 	handoverInterval = 30 * time.Second       // between attempts of a leader that is sealed or has no room
+	roomInterval     = time.Second            // between questions of a leader without room whether others have some
 	stallLimit       = 2 * time.Second        // of the state machine, until its leader steps down
 	stallInterval    = 250 * time.Millisecond
+	stuckLimit       = 2 * time.Second       // of an entry that too few voters have room for, until it is given up
 	caughtUp         = 64                    // entries that a node may lack, at its beat, to be promoted or given leadership
 	routePause       = 20 * time.Millisecond // between looks for a leader or attempts to open a term
 	minTaskPause     = 100 * time.Millisecond
@@ -122,7 +124,7 @@ func (n *Node) lead(ctx context.Context) error {
 	w := &termWork{ctx: ctx}
 	n.mu.Lock()
 	n.term = w
-	own := []chore{{"members", n.tendMembers}, {"clock", n.steerClock}, {"handover", n.handOver}, {"stall", n.watchStall}, {"state hashes", n.checker.WhileLeader}}
+	own := []chore{{"members", n.tendMembers}, {"clock", n.steerClock}, {"handover", n.handOver}, {"stall", n.watchStall}, {"room", n.watchRoom}, {"state hashes", n.checker.WhileLeader}}
 	for _, c := range append(own, n.chores...) {
 		n.startLocked(w, c)
 	}
@@ -240,8 +242,10 @@ func (n *Node) steerClock(ctx context.Context) error {
 }
 
 // handOver gives leadership to a voter that has room while this node has none, and to a ready one while this is sealed.
+// Beats are too old to tell who has room when disks fill up together, and a leader that stays refuses at least, which one that
+// can't open its term does not: so it is asked again, and a majority must have some.
 func (n *Node) handOver(ctx context.Context) error {
-	var tried time.Time
+	var tried, asked time.Time
 	return every(ctx, tendInterval, func() error {
 		full, sealed := n.guard.Check() != nil, !n.ready.Load()
 		if !full && !sealed || !tried.IsZero() && time.Since(tried) < handoverInterval {
@@ -253,6 +257,14 @@ func (n *Node) handOver(ctx context.Context) error {
 		}
 		if !ok {
 			return nil
+		}
+		if full {
+			if time.Since(asked) < roomInterval {
+				return nil
+			}
+			if asked = time.Now(); !n.othersHaveRoom(ctx, to.ID) {
+				return nil
+			}
 		}
 		tried = time.Now()
 		n.logger.Info("handing leadership over", "to", to.ID, "sealed", sealed, "no_room", full)

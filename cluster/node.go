@@ -66,6 +66,7 @@ type Node struct {
 	checker  *agreement.Checker
 	stalls   atomic.Uint64
 	health   *health.Health
+	quorum   *health.Quorum
 	joinKey  []byte
 	started  time.Time
 	origin   atomic.Pointer[disk.Origin]
@@ -101,6 +102,7 @@ func Start(ctx context.Context, config Config, state *fsm.FSM) (_ *Node, err err
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.clock = clock.New(n.mono)
 	n.health = health.New(n.mono)
+	n.quorum = health.NewQuorum()
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("start cluster node: %w", errors.Join(err, n.Shutdown()))
@@ -217,7 +219,8 @@ func (n *Node) openRaft() (err error) {
 	c.SnapshotThreshold, c.SnapshotInterval = 1<<40, 24*time.Hour // by bytes instead: see keepLogShort
 	c.NoSnapshotRestoreOnStart, c.NoLegacyTelemetry = true, true
 	c.NotifyCh, c.Logger = n.notify, logger
-	n.raft, err = raft.NewRaft(c, n.fsm, n.logs, n.stable, n.fsm.Snapshots(), n.network)
+	network := port.NewTransport(n.network, n.ctx.Done(), func(id raft.ServerID) <-chan struct{} { return n.health.NoRoom(disk.NodeOf(string(id))) })
+	n.raft, err = raft.NewRaft(c, n.fsm, n.logs, n.stable, n.fsm.Snapshots(), network)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
@@ -245,7 +248,7 @@ func (n *Node) openOrder() {
 			return err
 		}})
 	n.sender = ordering.NewSender(ordering.SenderOptions{NodeID: n.id.NodeID, FSM: n.fsm, Order: n.order, Leader: n.leaderID,
-		News: n.leaderNews, Observer: n.config.Observer,
+		News: n.leaderNews, Lost: n.quorum.Lost, Observer: n.config.Observer,
 		Stream: func(ctx context.Context, leader string) (wire.Cluster_CommitClient, error) {
 			client, err := n.peers.Client(leader)
 			if err != nil {
@@ -268,6 +271,7 @@ func (n *Node) run() {
 	n.spawn(func() { n.sender.Run(n.ctx) })
 	n.spawn(func() { n.watchLeadership(n.ctx) })
 	n.spawn(func() { n.watchLeader(n.ctx, observed) })
+	n.spawn(func() { n.watchQuorum(n.ctx) })
 	n.spawn(func() { n.watchMembers(n.ctx) })
 	n.spawn(func() { n.beat(n.ctx) })
 	n.spawn(func() { n.form(n.ctx) })

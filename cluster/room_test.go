@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -59,25 +58,26 @@ func wantRefused(t *testing.T, n *labNode) {
 
 func TestLeaderWithoutRoomHandsOverToAVoterThatHasSome(t *testing.T) {
 	l, d := threeOnSmallDisks(t)
-	var full []*labNode
-	for range 2 {
-		leader := l.leader()
-		mustCommit(t, leader, func() *fsm.Transaction { return writing(leader, 1, leader.id) })
-		d.set(leader, lowSpace)
-		full = append(full, leader)
-		await(t, "a leader with room", func() bool { return !slices.Contains(full, l.leader()) })
-		if len(full) == 1 {
-			for _, n := range l.running() {
-				mustCommitSoon(t, n)
-			}
-		}
+	first := l.leader()
+	mustCommit(t, first, func() *fsm.Transaction { return writing(first, 1, first.id) })
+	d.set(first, lowSpace)
+	await(t, "a leader with room", func() bool { return l.leader() != first })
+	for _, n := range l.running() {
+		mustCommitSoon(t, n)
 	}
-	d.set(l.leader(), lowSpace)
+	second := l.leader()
+	for _, n := range l.running() {
+		d.set(n, noSpace)
+	}
 	for _, n := range l.running() {
 		wantRefused(t, n)
-		if s, err := n.State(t.Context()); err != nil || s.Healthy || s.Tolerance != 0 {
-			t.Errorf("with all disks full the state is %+v, %v", s, err)
+		if s, err := n.State(t.Context()); err != nil || s.Healthy || s.Tolerance != 0 || s.Leader != second.id {
+			t.Errorf("with all disks full the state is %+v, %v; want %s to lead", s, err, second.id)
 		}
+	}
+	l.stop(second.id)
+	for _, n := range l.running() { // another has opened its term
+		wantRefused(t, n)
 	}
 	for _, n := range l.running() {
 		d.set(n, muchSpace)
@@ -110,6 +110,34 @@ func TestLeaderRefusesWhileNoQuorumHasRoom(t *testing.T) {
 	}
 	d.set(l.follower(), muchSpace)
 	mustCommitSoon(t, leader)
+}
+
+// TestWhatIsProposedBeforeTheLeaderKnowsThatOthersAreFullIsAnswered: the leader hears of it with their next beats. What it
+// has logged by then is committed when there is room, once.
+func TestWhatIsProposedBeforeTheLeaderKnowsThatOthersAreFullIsAnswered(t *testing.T) {
+	l, d := threeOnSmallDisks(t)
+	leader := l.leader()
+	mustCommitSoon(t, leader)
+	for _, n := range l.running() {
+		if n != leader {
+			d.set(n, noSpace)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := leader.Commit(ctx, writing(leader, 3, "nobody has room for this"))
+	if ctx.Err() != nil || !conclave.Is(err, conclave.Unknown) && !conclave.Is(err, conclave.Unavailable) || !strings.Contains(err.Error(), "no room") {
+		t.Fatalf("a commit that followers have no room for: %v; want an error that says so", err)
+	}
+	unknown := conclave.Is(err, conclave.Unknown)
+	if _, err := leader.Commit(ctx, reading(leader, 3)); !conclave.Is(err, conclave.Unavailable) {
+		t.Errorf("a read that followers have no room for: %v; want Unavailable", err)
+	}
+	d.set(l.follower(), muchSpace)
+	mustCommitSoon(t, leader)
+	if version, value, err := get(leader, 3); err != nil || unknown && string(value) != "nobody has room for this" || !unknown && version != 0 {
+		t.Errorf("after that the record is %q, version %d, %v; its commit was unknown: %v", value, version, err, unknown)
+	}
 }
 
 func TestFollowerWithoutRoomWaitsAndCatchesUp(t *testing.T) {

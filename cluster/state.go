@@ -187,6 +187,12 @@ func (n *Node) registerHandlers() {
 		}
 	}
 	n.registerEpochs(leads)
+	n.Handle(callRoom, func(context.Context, Member, []byte) ([]byte, error) {
+		if n.guard.Check() != nil {
+			return nil, unavailable("this node's disk has no room", busyRetry)
+		}
+		return nil, nil
+	})
 	n.Handle(callTransfer, leads(func(ctx context.Context, _ Member, _ []byte) ([]byte, error) {
 		return nil, n.TransferLeadership(ctx)
 	}))

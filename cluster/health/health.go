@@ -30,13 +30,14 @@ type Report struct {
 type Health struct {
 	mono func() time.Duration
 
-	mu      sync.Mutex // guards reports
+	mu      sync.Mutex // guards what follows
 	reports map[string]Report
+	room    chan struct{} // closed when a node that was full has room again
 }
 
 // New knows of nobody. mono is a monotonic clock.
 func New(mono func() time.Duration) *Health {
-	return &Health{mono: mono, reports: make(map[string]Report)}
+	return &Health{mono: mono, reports: make(map[string]Report), room: make(chan struct{})}
 }
 
 // Note keeps what a member says, when this node has applied and knows to be committed so far.
@@ -44,9 +45,25 @@ func (h *Health) Note(nodeID string, b *wire.Beat, applied, committed uint64) {
 	now := h.mono()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.reports[nodeID].Full && !b.GetFull() {
+		close(h.room)
+		h.room = make(chan struct{})
+	}
 	h.reports[nodeID] = Report{Heard: now, WallLead: b.GetWall() - int64(now), Ready: b.GetReady(), Full: b.GetFull(),
 		Applied: b.GetApplied(), Behind: applied - min(applied, b.GetApplied()), Lag: committed - min(committed, b.GetLastIndex()),
 		Term: b.GetTerm(), LastIndex: b.GetLastIndex(), Version: b.GetVersion()}
+}
+
+// NoRoom notes, before its next report, that a member can't store what it is sent. The channel is closed when one that was
+// full has room again.
+func (h *Health) NoRoom(nodeID string) <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r, ok := h.reports[nodeID]; ok {
+		r.Full = true
+		h.reports[nodeID] = r
+	}
+	return h.room
 }
 
 // Of returns what a node last said, and whether that is fresh.

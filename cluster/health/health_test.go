@@ -22,6 +22,29 @@ func TestReportsSayHowFarBehindANodeWas(t *testing.T) {
 	}
 }
 
+func TestRoomIsAnnounced(t *testing.T) {
+	h := New(func() time.Duration { return time.Minute })
+	h.NoRoom("stranger")
+	h.Note("a", &wire.Beat{}, 0, 0)
+	room := h.NoRoom("a")
+	if r, _ := h.Of("a"); !r.Full {
+		t.Error("a node that can't store an entry doesn't count as full")
+	}
+	h.Note("b", &wire.Beat{}, 0, 0)
+	h.Note("a", &wire.Beat{Full: true}, 0, 0)
+	select {
+	case <-room:
+		t.Error("room was announced while the node was full")
+	default:
+	}
+	h.Note("a", &wire.Beat{}, 0, 0)
+	select {
+	case <-room:
+	default:
+		t.Error("room was not announced")
+	}
+}
+
 func TestReportsAgeAndAreForgotten(t *testing.T) {
 	now := time.Minute
 	h := New(func() time.Duration { return now })

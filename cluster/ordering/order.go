@@ -54,7 +54,7 @@ type parcel struct {
 type entry struct {
 	future  raft.ApplyFuture
 	forget  func()
-	parcels []*parcel
+	parcels []*parcel // that nobody has answered; guarded by the order's mutex once it is sent
 	term    uint64
 	began   time.Time
 }
@@ -78,6 +78,7 @@ type Order struct {
 	streams map[string]uint64 // sender and lane → number of its newest stream
 	doubt   uint64            // newest term in which the fate of an entry stayed unknown
 	oldest  time.Time         // when the entry that is to be answered next was proposed; zero if there is none
+	aloft   []*entry          // under way, oldest first
 }
 
 // OrderOptions are what the leader's part needs.
@@ -341,6 +342,7 @@ func (o *Order) send(e *entry) {
 	if o.oldest.IsZero() {
 		o.oldest = e.began
 	}
+	o.aloft = append(o.aloft, e)
 	o.mu.Unlock()
 	o.flying <- e
 }
@@ -403,6 +405,7 @@ func (o *Order) Finish() {
 		}
 		<-o.slots
 		o.mu.Lock()
+		o.aloft = o.aloft[1:]
 		o.oldest = time.Time{}
 		if len(o.flying) > 0 {
 			o.oldest = time.Now() // a lower bound of its age is enough for the stall watch
@@ -423,37 +426,50 @@ func (o *Order) answerFence(e *entry) {
 	e.parcels[0].answer(wire.Status_FENCED, o.options.FSM.Applied(), nil)
 }
 
-// unsure answers an entry that may be applied later, or never.
-func (o *Order) unsure(e *entry) {
+// unsure answers what may be applied later, or never.
+func (o *Order) unsure(term uint64, parcels []*parcel) {
 	o.mu.Lock()
-	o.doubt = max(o.doubt, e.term)
+	o.doubt = max(o.doubt, term)
 	o.mu.Unlock()
-	for _, p := range e.parcels {
+	for _, p := range parcels {
 		p.answer(wire.Status_UNSURE, 0, nil)
 	}
+}
+
+// claim takes the parcels of an entry, so that they are answered once. There are none if it was given up.
+func (o *Order) claim(e *entry) []*parcel {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	parcels := e.parcels
+	e.parcels = nil
+	return parcels
 }
 
 func (o *Order) answer(e *entry) {
 	err := e.future.Error()
 	e.forget()
+	parcels := o.claim(e)
 	// These alone prove that the entry never reached the log.
 	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipTransferInProgress) || errors.Is(err, raft.ErrEnqueueTimeout) {
-		for _, p := range e.parcels {
+		for _, p := range parcels {
 			p.answer(wire.Status_AGAIN, 0, nil)
 		}
 		return
 	}
 	if err != nil {
-		o.unsure(e)
+		o.unsure(e.term, parcels)
+		return
+	}
+	if len(parcels) == 0 {
 		return
 	}
 	result, ok := e.future.Response().(*fsm.BatchResult)
-	if !ok || len(result.Outcomes) != len(transactions(e.parcels)) {
-		o.unsure(e)
+	if !ok || len(result.Outcomes) != len(transactions(parcels)) {
+		o.unsure(e.term, parcels)
 		return
 	}
 	outcomes := result.Outcomes
-	for _, p := range e.parcels {
+	for _, p := range parcels {
 		p.answer(wire.Status_DONE, result.Index, outcomes[:len(p.txs):len(p.txs)])
 		outcomes = outcomes[len(p.txs):]
 	}

@@ -146,6 +146,19 @@ func want(t *testing.T, what string, from <-chan answer, status wire.Status) ans
 	return answer{}
 }
 
+// underWay waits until so many entries are.
+func underWay(o *Order, n int) {
+	for {
+		o.mu.Lock()
+		now := len(o.aloft)
+		o.mu.Unlock()
+		if now == n {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
 func TestWhatGathersBecomesOneEntry(t *testing.T) {
 	o, l, _ := newOrder(t)
 	held := make(chan struct{})
@@ -153,9 +166,7 @@ func TestWhatGathersBecomesOneEntry(t *testing.T) {
 	first, answered := add(1, 1)
 	o.take(first, usual, "", 0)
 	var all []<-chan answer
-	for len(o.slots) == 0 { // until the first is under way
-		runtime.Gosched()
-	}
+	underWay(o, 1)
 	for range 5 {
 		p, a := add(1, 3)
 		o.take(p, usual, "", 0)
@@ -182,9 +193,7 @@ func TestParcelOfAnEarlierTermIsNeverProposed(t *testing.T) {
 	l.set(func() { l.held = held })
 	first, _ := add(1, 1)
 	o.take(first, usual, "", 0)
-	for len(o.slots) == 0 {
-		runtime.Gosched()
-	}
+	underWay(o, 1)
 	waiting, answered := add(1, 1)
 	o.take(waiting, usual, "", 0)
 	o.mu.Lock() // leadership is lost and won again before Run looks
@@ -287,6 +296,49 @@ func TestRefusalsSayWhy(t *testing.T) {
 	shut, answered := add(1, 1)
 	o.take(shut, usual, "", 0)
 	want(t, "without a term", answered, wire.Status_NOT_LEADER)
+}
+
+func TestWhatNobodyHasRoomForIsGivenUpAndStillApplied(t *testing.T) {
+	o, l, _ := newOrder(t)
+	held := make(chan struct{})
+	l.set(func() { l.held = held })
+	stuck, stuckAnswered := add(1, 2)
+	o.take(stuck, usual, "", 0)
+	underWay(o, 1)
+	behind, behindAnswered := add(1, 1)
+	o.take(behind, usual, "", 0)
+	pressing, pressingAnswered := add(1, 1)
+	o.take(pressing, urgent, "", 0)
+	stream := o.begin("b/usual")
+	fenced := make(chan answer, 1)
+	o.take(&parcel{term: 1, fence: true, answer: func(s wire.Status, index uint64, _ []fsm.Outcome) { fenced <- answer{s, index, nil} }},
+		usual, "b/usual", stream)
+
+	o.GiveUp(time.Now().Add(-time.Hour))
+	if len(stuckAnswered)+len(behindAnswered) != 0 {
+		t.Error("an entry was given up before its time")
+	}
+	o.GiveUp(time.Now())
+	want(t, "what is under way", stuckAnswered, wire.Status_STUCK)
+	want(t, "what waits behind it", behindAnswered, wire.Status_FULL)
+	want(t, "what is urgent behind it", pressingAnswered, wire.Status_FULL)
+	o.GiveUp(time.Now())
+
+	close(held)
+	if a := want(t, "the fence", fenced, wire.Status_FENCED); a.index != 2 {
+		t.Errorf("fenced at %d, want 2, where what was given up is applied", a.index)
+	}
+	for lane, bytes := range o.bytes {
+		if bytes != 0 {
+			t.Errorf("lane %d holds %d bytes", lane, bytes)
+		}
+	}
+	next, answered := add(1, 1)
+	o.take(next, usual, "", 0)
+	want(t, "what comes after it", answered, wire.Status_DONE)
+	if len(stuckAnswered)+len(behindAnswered) != 0 {
+		t.Error("a parcel was answered twice")
+	}
 }
 
 func FuzzOutcomes(f *testing.F) {

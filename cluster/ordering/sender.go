@@ -16,7 +16,8 @@ import (
 // Limits of a commit.
 const (
 	maxCommitTime = 60 * time.Second // for a context without a deadline, and at most on its way
-	maxUnsent     = 10 * time.Second // that a transaction waits for a leader
+	maxUnsent     = 10 * time.Second // that a transaction waits for a leader, if one is known
+	maxUnsure     = 10 * time.Second // that one waits to hear whether it was applied
 	retryPause    = 5 * time.Millisecond
 	busyRetry     = time.Second // told to clients that were refused over a budget
 	fullRetry     = 30 * time.Second
@@ -29,6 +30,7 @@ type SenderOptions struct {
 	Order    *Order
 	Leader   func() string          // node id, "" if none is known
 	News     func() <-chan struct{} // closed when another leader is known
+	Lost     func() <-chan struct{} // closed while there has been no quorum for some time; nil: never
 	Stream   func(ctx context.Context, leader string) (wire.Cluster_CommitClient, error)
 	Observer Observer // default: none
 }
@@ -48,6 +50,9 @@ type Sender struct {
 func NewSender(o SenderOptions) *Sender {
 	if o.Observer == nil {
 		o.Observer = nobody{}
+	}
+	if o.Lost == nil {
+		o.Lost = func() <-chan struct{} { return nil }
 	}
 	s := &Sender{options: o, stats: o.Order.stats, stopped: make(chan struct{})}
 	rand.Read(s.instance[:8])
@@ -121,10 +126,16 @@ func (s *Sender) Commit(ctx context.Context, tx *fsm.Transaction, urgently bool)
 
 // send sends a proposal once and finds out what became of it. again says that it is certainly dead.
 func (s *Sender) send(ctx context.Context, p *proposal, l *lane) (_ fsm.Outcome, again bool, _ error) {
+	lost := s.options.Lost()
+	select {
+	case <-lost:
+		return fsm.Outcome{}, false, errNoQuorum()
+	default:
+	}
 	if !l.push(p) {
 		return fsm.Outcome{}, false, unavailable("too much is waiting to be committed", busyRetry)
 	}
-	r, err := s.awaitResult(ctx, p, l)
+	r, err := s.awaitResult(ctx, p, l, lost)
 	if err != nil {
 		return fsm.Outcome{}, false, err
 	}
@@ -140,16 +151,22 @@ func (s *Sender) send(ctx context.Context, p *proposal, l *lane) (_ fsm.Outcome,
 		return fsm.Outcome{}, false, unavailable("the leader has too much waiting to be committed", busyRetry)
 	case wire.Status_FULL:
 		return fsm.Outcome{}, false, unavailable("the leader's disk or audit log has no room: make some, then try again", fullRetry)
+	case wire.Status_STUCK:
+		const why = "too many nodes' disks or audit logs have no room"
+		if !p.tx.Writing() {
+			return fsm.Outcome{}, false, unavailable(why+": make some, then try again", fullRetry)
+		}
+		return fsm.Outcome{}, false, conclave.Errorf(conclave.Unknown, why+": it is done when they have some again, or never")
 	case wire.Status_LATE:
 		return fsm.Outcome{}, false, unavailable("the transaction came to the leader too late", 0)
 	case wire.Status_INVALID:
 		return fsm.Outcome{}, false, conclave.Errorf(conclave.Invalid, "the transaction can't be applied")
 	}
-	return s.resolve(ctx, p, r.way)
+	return s.resolve(ctx, p, r.way, lost)
 }
 
 // awaitResult waits until the proposal comes back. A proposal that nobody takes for a while is taken back.
-func (s *Sender) awaitResult(ctx context.Context, p *proposal, l *lane) (result, error) {
+func (s *Sender) awaitResult(ctx context.Context, p *proposal, l *lane, lost <-chan struct{}) (result, error) {
 	timer := time.NewTimer(maxUnsent)
 	defer timer.Stop()
 	for {
@@ -169,35 +186,47 @@ func (s *Sender) awaitResult(ctx context.Context, p *proposal, l *lane) (result,
 			case r := <-p.done:
 				return r, nil
 			case <-ctx.Done():
-				return result{}, unknown()
+				return result{}, unknown(p.tx)
 			}
+		case <-lost:
+			if l.withdraw(p) {
+				return result{}, errNoQuorum()
+			}
+			return s.abandon(p)
 		case <-ctx.Done():
 			if l.withdraw(p) {
 				return result{}, unavailable("no leader took the transaction in time", 0)
 			}
-			select {
-			case r := <-p.done:
-				return r, nil
-			default:
-			}
-			// It is out, and its waiter may have heard before the sender did.
-			go func() { // ends when the lane lands the batch, which Shutdown makes it do
-				<-p.done
-				p.waiter.Forget()
-			}()
-			return result{}, unknown()
+			return s.abandon(p)
 		}
 	}
 }
 
+// abandon waits no longer for a proposal that is out.
+func (s *Sender) abandon(p *proposal) (result, error) {
+	select {
+	case r := <-p.done:
+		return r, nil
+	default:
+	}
+	// Its waiter may have heard before the sender did.
+	go func() { // ends when the lane lands the batch, which Shutdown makes it do
+		<-p.done
+		p.waiter.Forget()
+	}()
+	return result{}, unknown(p.tx)
+}
+
 // resolve finds the fate of a proposal that may be applied later or never: this node applies it; or a later term opens;
 // or the leader of the same term has told an index after which nothing of the broken stream can come.
-func (s *Sender) resolve(ctx context.Context, p *proposal, w *way) (_ fsm.Outcome, again bool, _ error) {
+func (s *Sender) resolve(ctx context.Context, p *proposal, w *way, lost <-chan struct{}) (_ fsm.Outcome, again bool, _ error) {
 	defer p.waiter.Forget()
 	s.stats.unsure()
+	ctx, cancel := context.WithTimeout(ctx, maxUnsure)
+	defer cancel()
 	seen := func(o fsm.Outcome, ok bool) (fsm.Outcome, bool, error) {
 		if !ok || o.Verdict == 0 {
-			return fsm.Outcome{}, false, unknown()
+			return fsm.Outcome{}, false, unknown(p.tx)
 		}
 		return o, o.Verdict == fsm.Dead, nil
 	}
@@ -205,16 +234,18 @@ func (s *Sender) resolve(ctx context.Context, p *proposal, w *way) (_ fsm.Outcom
 	case o, ok := <-p.waiter.Done():
 		return seen(o, ok)
 	case <-ctx.Done():
-		return fsm.Outcome{}, false, unknown()
+		return fsm.Outcome{}, false, unknown(p.tx)
+	case <-lost:
+		return fsm.Outcome{}, false, unknown(p.tx)
 	case <-s.stopped:
-		return fsm.Outcome{}, false, unknown()
+		return fsm.Outcome{}, false, unknown(p.tx)
 	case <-w.fenced:
 	}
 	w.mu.Lock()
 	bound := w.bound
 	w.mu.Unlock()
 	if err := s.options.FSM.WaitApplied(ctx, bound); err != nil {
-		return fsm.Outcome{}, false, unknown()
+		return fsm.Outcome{}, false, unknown(p.tx)
 	}
 	select {
 	case o, ok := <-p.waiter.Done():
@@ -230,7 +261,17 @@ func unavailable(message string, retryAfter time.Duration) error {
 	return err
 }
 
-func unknown() error {
+// errNoQuorum refuses what has not been sent.
+func errNoQuorum() error {
+	return unavailable("the cluster has no quorum: too few of its nodes are up and reach each other", busyRetry)
+}
+
+// unknown is the error for a transaction that may have been committed, or may yet be. One that only reads has no effect then
+// but its record, and can be sent again.
+func unknown(tx *fsm.Transaction) error {
+	if !tx.Writing() {
+		return unavailable("the cluster did not answer in time: it may have lost its quorum", busyRetry)
+	}
 	return conclave.Errorf(conclave.Unknown, "whether the transaction was committed isn't known: it may have been")
 }
 

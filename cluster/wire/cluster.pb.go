@@ -35,6 +35,7 @@ const (
 	Status_INVALID            Status = 8  // certainly not done: does not decode
 	Status_UNSURE             Status = 9  // may be applied later, or never
 	Status_FENCED             Status = 10 // index is a bound for everything that earlier streams brought
+	Status_STUCK              Status = 11 // logged, but too few voters have room for it: applied once they have, or never
 )
 
 // Enum value maps for Status.
@@ -51,6 +52,7 @@ var (
 		8:  "INVALID",
 		9:  "UNSURE",
 		10: "FENCED",
+		11: "STUCK",
 	}
 	Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
@@ -64,6 +66,7 @@ var (
 		"INVALID":            8,
 		"UNSURE":             9,
 		"FENCED":             10,
+		"STUCK":              11,
 	}
 )
 
@@ -895,7 +898,7 @@ const file_cluster_proto_rawDesc = "" +
 	"\x06failed\x18\x03 \x01(\bR\x06failed\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1f\n" +
 	"\vretry_after\x18\x05 \x01(\x03R\n" +
-	"retryAfter*\x93\x01\n" +
+	"retryAfter*\x9e\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05HELLO\x10\x01\x12\b\n" +
@@ -911,7 +914,8 @@ const file_cluster_proto_rawDesc = "" +
 	"\x06UNSURE\x10\t\x12\n" +
 	"\n" +
 	"\x06FENCED\x10\n" +
-	"*t\n" +
+	"\x12\t\n" +
+	"\x05STUCK\x10\v*t\n" +
 	"\tReception\x12\x19\n" +
 	"\x15RECEPTION_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
