@@ -11,6 +11,7 @@ import (
 const (
 	beatInterval     = time.Second
 	fastBeatInterval = 100 * time.Millisecond // until the node votes and knows the time
+	lookInterval     = 250 * time.Millisecond // between looks at this node's disk
 	beatTimeout      = 500 * time.Millisecond // a longer round trip says too little about the time
 )
 
@@ -18,9 +19,11 @@ const (
 func (n *Node) beat(ctx context.Context) {
 	for {
 		pause := beatInterval
+		news := n.leaderNews()
+		full := n.guard.Check() != nil
 		if leader := n.leaderID(); leader != "" && leader != n.id.NodeID && n.clusterID() != "" {
 			began := n.mono()
-			e, err := n.pulseTimeout(ctx, leader)
+			e, err := n.pulseTimeout(ctx, leader, full)
 			if err == nil && e.GetLeader() && e.GetTime() != 0 {
 				n.clock.Hear(e.GetTime(), n.mono()-began)
 			} else {
@@ -30,19 +33,39 @@ func (n *Node) beat(ctx context.Context) {
 		if _, known := n.clock.Now(); !known || !n.votes() {
 			pause = fastBeatInterval
 		}
-		select {
-		case <-ctx.Done():
+		if n.untilBeat(ctx, pause, news, full); ctx.Err() != nil {
 			return
-		case <-n.leaderNews():
-		case <-time.After(pause):
 		}
 	}
 }
 
-func (n *Node) pulseTimeout(ctx context.Context, to string) (*wire.Echo, error) {
+// untilBeat waits for that time, but no longer than until there is news of a leader, or this node's disk fills up or has
+// room again.
+func (n *Node) untilBeat(ctx context.Context, pause time.Duration, news <-chan struct{}, full bool) {
+	due := time.NewTimer(pause)
+	defer due.Stop()
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-news:
+			return
+		case <-due.C:
+			return
+		case <-look.C:
+			if now := n.guard.Check() != nil; now != full {
+				return
+			}
+		}
+	}
+}
+
+func (n *Node) pulseTimeout(ctx context.Context, to string, full bool) (*wire.Echo, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
-	return n.pulse(ctx, to, &wire.Beat{Wall: n.config.Wall().UnixNano(), Ready: n.ready.Load(), Full: n.guard.Check() != nil,
+	return n.pulse(ctx, to, &wire.Beat{Wall: n.config.Wall().UnixNano(), Ready: n.ready.Load(), Full: full,
 		Applied: n.fsm.Applied(), Term: n.raft.CurrentTerm(), LastIndex: n.raft.LastIndex(), Version: n.config.Version})
 }
 

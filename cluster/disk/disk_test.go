@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"conclave/fsm"
 )
 
 func openLog(t *testing.T, dir, kind string) *Log {
@@ -148,6 +150,7 @@ func TestWithoutRoomEntriesOfOthersAreRefusedBeforeAnythingIsWritten(t *testing.
 			foreign := func(first uint64, count int) []*raft.Log {
 				logs := entries(first, count)
 				for _, e := range logs {
+					e.Data = make([]byte, openingBytes+1)
 					e.Extensions = sealEntry(e)
 				}
 				return logs
@@ -169,14 +172,30 @@ func TestWithoutRoomEntriesOfOthersAreRefusedBeforeAnythingIsWritten(t *testing.
 				t.Errorf("dropping a suffix: %v, want %v", err, noRoom)
 			}
 			want(9)
+			opening := &raft.Log{Index: 10, Term: 2, Type: raft.LogCommand, Data: fsm.EncodeTermOpen(2, 1)}
+			noop := &raft.Log{Index: 11, Term: 2, Type: raft.LogNoop}
+			for _, e := range []*raft.Log{opening, noop} {
+				e.Extensions = sealEntry(e)
+				if err := l.StoreLog(e); err != nil {
+					t.Errorf("storing what a new leader needs: %v", err)
+				}
+			}
+			full = false
+			if err := l.DeleteRange(10, 11); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.StoreLogs(foreign(10, 1)); err != nil {
+				t.Fatal(err)
+			}
+			full = true
 			if err := l.DeleteRange(1, 2); err != nil {
 				t.Errorf("dropping the oldest: %v; that makes room", err)
 			}
-			if err := l.StoreLogs(entries(10, 1)); err != nil {
+			if err := l.StoreLogs(entries(11, 1)); err != nil {
 				t.Errorf("storing an entry of this node: %v", err)
 			}
 			full = false
-			if err := l.DeleteRange(8, 10); err != nil {
+			if err := l.DeleteRange(8, 11); err != nil {
 				t.Fatal(err)
 			}
 			full = true

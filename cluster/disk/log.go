@@ -23,6 +23,8 @@ const (
 	walSegmentBytes  = 16 << 20 // made in advance, so much less than the reserve
 	cachedLogBytes   = 16 << 20
 	cachedLogEntries = 512
+	// openingBytes is more than a leader's opening of its term, and less than any transaction.
+	openingBytes = 32
 )
 
 // trailer is what the store puts in an entry's Extensions, once, on the leader; it travels with the entry and is
@@ -126,9 +128,10 @@ func newLog(inner innerLog, fatal func(error)) *Log {
 	return &Log{inner: inner, fatal: fatal, monotonic: ok && m.IsMonotonic()}
 }
 
-// KeepRoom has entries that other nodes made refused while room returns an error, before anything is written: a write
-// that fails half done ends the process. Raft tells the leader, which sends them again later. What this node makes itself
-// as a leader is for others to refuse. It is called before the log is used.
+// KeepRoom has transactions that other nodes logged refused while room returns an error, before anything is written: a
+// write that fails half done ends the process. Raft tells the leader, which sends them again later. What a new leader needs
+// to open its term is taken, and what this node makes itself as a leader is for others to refuse. It is called before the
+// log is used.
 func (s *Log) KeepRoom(room func(bytes int) error) { s.room = room }
 
 // IsMonotonic forwards what the inner store says: raft-wal must have no gaps.
@@ -156,13 +159,13 @@ func (s *Log) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log
 
 // StoreLogs seals the entries that this node made, verifies the others, and stores them durably.
 func (s *Log) StoreLogs(logs []*raft.Log) error {
-	size, foreign := 0, false
+	size, foreign := 0, false // foreign: transactions of others are among them
 	for _, l := range logs {
 		if len(l.Extensions) == 0 {
 			l.Extensions = sealEntry(l)
 		} else if err := verifyEntry(l); err != nil {
 			return err
-		} else {
+		} else if l.Type == raft.LogCommand && len(l.Data) > openingBytes {
 			foreign = true
 		}
 		size += len(l.Data)
