@@ -40,8 +40,19 @@ type PerCaller interface {
 type Renewer interface {
 	Engine
 	// RenewLogin looks at a login again, in the transaction that renews, and returns the terms that hold from now on. An
-	// error refuses the renewal: the role is gone, the certificate is another one.
+	// error refuses the renewal: the role is gone, the certificate is another one. A method that knows the groups as they
+	// are now puts them into login.Groups; nil leaves the memberships as they are.
 	RenewLogin(ctx context.Context, view View, login *Login) (*TokenTerms, error)
+}
+
+// RenewalAsker is an auth method that asks somebody outside of the vault before a login is renewed: a directory, a
+// responder. What AskRenewal returns reaches RenewLogin through [Prepared].
+type RenewalAsker interface {
+	Renewer
+	// GatherRenewal reads what AskRenewal works from, as [Route.Gather] does. Nil: nobody is asked about this login.
+	GatherRenewal(view View, login *Login) (any, error)
+	// AskRenewal asks. No transaction is open. An error refuses the renewal.
+	AskRenewal(ctx context.Context, gathered any) (any, error)
 }
 
 // Leaser is an engine whose answers have leases: what they give lives for a limited time and must be ended then.
@@ -57,6 +68,22 @@ type Leaser interface {
 	Revoke(ctx context.Context, lease *GrantedLease, gathered any) error
 	// ForgetLease removes what the mount has stored about a lease, in the transaction that removes the lease.
 	ForgetLease(tx Tx, lease *GrantedLease) error
+}
+
+// Worker is an engine that has work to do at set times, which it sets with Tx.Wake: rotation, tidying. The leader has it done,
+// in three steps; after a crash it begins again.
+type Worker interface {
+	Engine
+	// BeginWork decides what is to be done for name, and may write down first what Work is about to do outside (the password
+	// that it will set), so that nothing is lost. Nil: nothing is to be done; the name's time is taken back unless BeginWork
+	// called Wake. It may run again as a handler may. An error has it begun again later, after longer and longer pauses.
+	BeginWork(ctx context.Context, tx Tx, name string) (begun any, err error)
+	// Work does it, outside of the vault, within a minute. No transaction is open. It gets what BeginWork returned, once that
+	// is committed, and may run although an earlier one with the same name came further than anybody knows.
+	Work(ctx context.Context, name string, begun any) (done any, err error)
+	// FinishWork records what came of it; failure is Work's error. It calls Wake for the next time, or the name's time is taken
+	// back. It may run again. An error has the work begun again later.
+	FinishWork(ctx context.Context, tx Tx, name string, begun, done any, failure error) error
 }
 
 // GrantedLease is a lease as its engine sees it again.

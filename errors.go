@@ -1,6 +1,7 @@
 package conclave
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -76,4 +77,16 @@ func KindOf(err error) Kind {
 func Is(err error, kind Kind) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Kind == kind
+}
+
+// Reason is what may be told and stored about a failure of an engine's outside work. Messages of Errors are made for clients;
+// those of others may hold secrets, and only their type is told.
+func Reason(err error) string {
+	if known, ok := errors.AsType[*Error](err); ok {
+		return known.Error()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "the engine did not answer in time"
+	}
+	return fmt.Sprintf("the engine failed with an error of type %T", err)
 }

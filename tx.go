@@ -56,6 +56,10 @@ type Tx interface {
 	// Otherwise, or if there is no such cell, nothing of the transaction happens and refusal is the request's outcome.
 	// Transactions that add to one cell don't conflict with each other.
 	AddCell(path string, delta, floor int64, refusal error) error
+	// Wake has the engine's work for name begin once cluster time has reached at, replacing an earlier time for that name. The
+	// zero time takes it back. Names are paths of the mount's own choosing ("static/app"), of at most 512 bytes; the engine
+	// must be a [Worker].
+	Wake(name string, at time.Time) error
 	// Emit adds what happened to the transaction: subscribers and webhooks hear of it once it is committed. Events of a
 	// transaction that writes nothing are dropped: nothing happened. Beyond MaxEvents and MaxEventBytes it is TooLarge.
 	Emit(event Event) error

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/internal/timeline"
 )
 
 // How long the next attempt waits after one that failed: doubled each time, up to the bound, for ever.
@@ -59,7 +60,7 @@ func (r *Record) end(tx conclave.Tx, ending Ending, after time.Duration) error {
 	if err := tx.Delete(idDir + r.ID); err != nil {
 		return err
 	}
-	if err := expiryIndex.remove(tx, r.Look, r.Key()); err != nil {
+	if err := expiryIndex.Remove(tx, r.Look, r.Key()); err != nil {
 		return err
 	}
 	over := *r
@@ -71,27 +72,27 @@ func (r *Record) end(tx conclave.Tx, ending Ending, after time.Duration) error {
 // queue stores the record of a lease that is over, for the next attempt after a time.
 func (r *Record) queue(tx conclave.Tx, after time.Duration) error {
 	next := *r.Ending
-	next.Next = tx.Now().Add(after - slotTime).UnixNano() // an entry is due at the end of its slot
+	next.Next = tx.Now().Add(after - timeline.SlotTime).UnixNano() // an entry is due at the end of its slot
 	r.Ending = &next
 	if err := storeAt(tx, endingDir+r.Key(), r); err != nil {
 		return err
 	}
-	return dueIndex(r.MountUUID).put(tx, next.Next, r.Key(), "1")
+	return dueIndex(r.MountUUID).Put(tx, next.Next, r.Key(), "1")
 }
 
 // Due are entries of the index of expiry that are due: found in a transaction that isn't judged, since the index changes with
 // each new lease, and handed to [Expire].
-type Due []entry
+type Due []timeline.Entry
 
 // FindDue finds at most limit leases that must be looked at.
 func FindDue(view conclave.View, limit int) (Due, error) {
-	return expiryIndex.due(view, min(max(limit, 1), MaxStep))
+	return expiryIndex.Due(view, min(max(limit, 1), MaxStep))
 }
 
 // Expire queues those leases that are over and looks at the others again in time.
 func Expire(tx conclave.Tx, due Due, owners Owners) error {
 	for _, e := range due {
-		id, err := tx.Get(e.dir + e.key)
+		id, err := tx.Get(e.Dir + e.Key)
 		if err != nil {
 			return err
 		}
@@ -102,8 +103,8 @@ func Expire(tx conclave.Tx, due Due, owners Owners) error {
 		if err != nil {
 			return err
 		}
-		if r == nil || expiryIndex.dir(r.Look) != e.dir {
-			if err := tx.Delete(e.dir + e.key); err != nil {
+		if r == nil || expiryIndex.Dir(r.Look) != e.Dir {
+			if err := tx.Delete(e.Dir + e.Key); err != nil {
 				return err
 			}
 			continue
@@ -126,12 +127,12 @@ func Expire(tx conclave.Tx, due Due, owners Owners) error {
 
 // reindex moves the lease's entry to where it belongs by now.
 func (r *Record) reindex(tx conclave.Tx, ownerEnds int64) error {
-	if err := expiryIndex.remove(tx, r.Look, r.Key()); err != nil {
+	if err := expiryIndex.Remove(tx, r.Look, r.Key()); err != nil {
 		return err
 	}
 	same := *r
 	same.lookBy(ownerEnds)
-	if err := expiryIndex.put(tx, same.Look, same.Key(), same.ID); err != nil {
+	if err := expiryIndex.Put(tx, same.Look, same.Key(), same.ID); err != nil {
 		return err
 	}
 	return storeAt(tx, idDir+same.ID, &same)
@@ -157,13 +158,13 @@ func Waiting(view conclave.View) ([]string, error) {
 
 // NextOf returns at most limit leases of a mount whose next attempt is due.
 func NextOf(view conclave.View, mount string, limit int) ([]*Record, error) {
-	due, err := dueIndex(mount).due(view, min(max(limit, 1), MaxStep))
+	due, err := dueIndex(mount).Due(view, min(max(limit, 1), MaxStep))
 	if err != nil {
 		return nil, err
 	}
 	var records []*Record
 	for _, e := range due {
-		r, err := loadAt(view, endingDir+e.key)
+		r, err := loadAt(view, endingDir+e.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -183,7 +184,7 @@ func FindEnding(view conclave.View, key string) (*Record, error) {
 }
 
 func (r *Record) unqueue(tx conclave.Tx) error {
-	if err := dueIndex(r.MountUUID).remove(tx, r.Ending.Next, r.Key()); err != nil {
+	if err := dueIndex(r.MountUUID).Remove(tx, r.Ending.Next, r.Key()); err != nil {
 		return err
 	}
 	if err := tx.Delete(endingDir + r.Key()); err != nil {
@@ -215,7 +216,7 @@ func Failed(tx conclave.Tx, key, why string) (abandoned *Record, err error) {
 	if ending.Force {
 		return &failed, failed.abandon(tx, r)
 	}
-	if err := dueIndex(r.MountUUID).remove(tx, r.Ending.Next, key); err != nil {
+	if err := dueIndex(r.MountUUID).Remove(tx, r.Ending.Next, key); err != nil {
 		return nil, err
 	}
 	return nil, failed.queue(tx, pause(ending.Attempts))

@@ -44,7 +44,7 @@ func (g *Grant) store(tx conclave.Tx, intent bool) (*Record, error) {
 	if err := count(tx, r.MountUUID); err != nil {
 		return nil, err
 	}
-	if err := expiryIndex.put(tx, r.Look, key, r.ID); err != nil {
+	if err := expiryIndex.Put(tx, r.Look, key, r.ID); err != nil {
 		return nil, err
 	}
 	return r, storeAt(tx, idDir+r.ID, r)

@@ -39,10 +39,10 @@ func Confirm(tx conclave.Tx, id string, g Grant) (*Record, error) {
 		r.Data = g.Lease.Data
 	}
 	r.last(&g, now)
-	if err := expiryIndex.remove(tx, intended.Look, r.Key()); err != nil {
+	if err := expiryIndex.Remove(tx, intended.Look, r.Key()); err != nil {
 		return nil, err
 	}
-	if err := expiryIndex.put(tx, r.Look, r.Key(), r.ID); err != nil {
+	if err := expiryIndex.Put(tx, r.Look, r.Key(), r.ID); err != nil {
 		return nil, err
 	}
 	return &r, storeAt(tx, idDir+r.ID, &r)

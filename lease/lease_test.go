@@ -12,6 +12,7 @@ import (
 
 	"conclave"
 	"conclave/engine/enginetest"
+	"conclave/internal/timeline"
 )
 
 // owners are tokens: name → when it ends, Unix nanoseconds, 0 is never. Others have ended.
@@ -121,7 +122,7 @@ func TestExpiredLeaseIsOverBeforeAnybodyReaps(t *testing.T) {
 	if d.lives(short.ID) || !d.lives(long.ID) {
 		t.Error("not judged by its time")
 	}
-	d.Advance(slotTime)
+	d.Advance(timeline.SlotTime)
 	if got := d.reap(); !slices.Equal(got, []string{short.ID}) {
 		t.Errorf("queued %v, want %v", got, short.ID)
 	}
@@ -147,7 +148,7 @@ func TestRenewedLeaseIsLookedAtAgain(t *testing.T) {
 	if _, err := d.renew(t.Context(), d, &renewInput{idInput{r.ID}, time.Second}); err != nil {
 		t.Fatal(err)
 	}
-	d.Advance(time.Second + slotTime)
+	d.Advance(time.Second + timeline.SlotTime)
 	if got := d.reap(); len(got) != 1 {
 		t.Error("not queued when its shorter time was over")
 	}
@@ -176,12 +177,12 @@ func TestLeaseIsLookedAtWhenItsTokenEnds(t *testing.T) {
 	if r.TTL(d.Now()) != time.Hour {
 		t.Errorf("granted for %v", r.TTL(d.Now()))
 	}
-	d.Advance(time.Minute + slotTime)
+	d.Advance(time.Minute + timeline.SlotTime)
 	d.Owners.(owners)["ann"] = d.Now().Add(time.Minute).UnixNano() // it was renewed
 	if got := d.reap(); len(got) != 0 {
 		t.Fatalf("queued %v while the token lives", got)
 	}
-	d.Advance(time.Minute + slotTime)
+	d.Advance(time.Minute + timeline.SlotTime)
 	delete(d.Owners.(owners), "ann")
 	if got := d.reap(); len(got) != 1 {
 		t.Error("not queued when its token had ended")
@@ -214,15 +215,15 @@ func TestAttemptsWaitLongerAndLonger(t *testing.T) {
 			if found, err := NextOf(d, d.mount.UUID, 10); err != nil || len(found) == 1 {
 				break
 			}
-			d.Advance(slotTime)
+			d.Advance(timeline.SlotTime)
 		}
-		if waited := d.Now().Sub(began); waited < last || waited > maxPause+slotTime {
+		if waited := d.Now().Sub(began); waited < last || waited > maxPause+timeline.SlotTime {
 			t.Errorf("attempt %d: waited %v after %v", i, waited, last)
 		} else {
 			last = waited
 		}
 	}
-	if last < maxPause-slotTime {
+	if last < maxPause-timeline.SlotTime {
 		t.Errorf("waits %v at most, want about %v", last, maxPause)
 	}
 	if n, err := Outstanding(d, d.mount.UUID); err != nil || n != 1 {

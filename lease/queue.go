@@ -172,7 +172,7 @@ func (s *Setup) retry(_ context.Context, tx conclave.Tx, in *keyInput) (*conclav
 	ending.Force, ending.Reason, ending.By = false, "", ""
 	again.Ending = &ending
 	if waits {
-		if err := dueIndex(r.MountUUID).remove(tx, r.Ending.Next, r.Key()); err != nil {
+		if err := dueIndex(r.MountUUID).Remove(tx, r.Ending.Next, r.Key()); err != nil {
 			return nil, err
 		}
 		return nil, again.queue(tx, 0)

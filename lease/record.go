@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/internal/timeline"
 )
 
 // Limits of leases.
@@ -21,7 +22,7 @@ const (
 
 const (
 	idDir        = "lease/id/"
-	expiryIndex  = index("lease/expiry/")
+	expiryIndex  = timeline.Index("lease/expiry/")
 	endingDir    = "lease/ending/"
 	dueDir       = "lease/due/"
 	abandonedDir = "lease/abandoned/"
@@ -29,7 +30,7 @@ const (
 	countDir     = "lease/count/"
 )
 
-func dueIndex(mount string) index { return index(dueDir + mount + "/") }
+func dueIndex(mount string) timeline.Index { return timeline.Index(dueDir + mount + "/") }
 
 // Record is what is stored of a lease. Times are Unix nanoseconds. Records that are loaded are shared: they must not be
 // changed.

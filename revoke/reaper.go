@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"conclave"
-	"conclave/fsm"
 	"conclave/lease"
 	"conclave/namespace"
 	"conclave/store"
@@ -19,7 +18,6 @@ import (
 
 // Limits of the reaper.
 const (
-	attempts    = 8                // of a transaction that others conflict with
 	stepBatch   = 128              // leases that one transaction queues
 	stepsInTurn = 32               // steps of one kind in a namespace before the others have their turn
 	sliceBatch  = 32               // leases of a mount that are ended before others have their turn
@@ -117,58 +115,18 @@ func (r *Reaper) namespaces() (paths []string, err error) {
 	return paths, err
 }
 
-// look runs a look at a namespace that isn't judged. One that is gone is passed over.
-func (r *Reaper) look(path string, work func(system conclave.Tx) error) error {
-	tx, err := r.Store.Begin()
-	if err != nil {
-		return err
-	}
-	defer tx.Close()
-	system, err := namespace.At(tx.System(), path)
-	if err != nil || system == nil {
-		return err
-	}
-	return work(system)
-}
-
-// change runs a transaction of the vault's own, again after a conflict, a bounded number of times.
-func (r *Reaper) change(ctx context.Context, path string, work func(tx *store.Tx, system conclave.Tx) error) error {
-	for range attempts {
-		tx, err := r.Store.Begin()
-		if err != nil {
-			return err
-		}
-		system, err := namespace.At(tx.System(), path)
-		if err == nil && system != nil {
-			err = work(tx, system)
-		}
-		if err == nil && tx.Writing() {
-			_, err = tx.Commit(ctx, fsm.AuditRecord{})
-		}
-		tx.Close()
-		conflict, again := errors.AsType[*store.ErrConflict](err)
-		if !again {
-			return err
-		}
-		if err := r.Store.WaitApplied(ctx, conflict.Index); err != nil {
-			return err
-		}
-	}
-	return errors.New("other changes kept coming in between")
-}
-
 // queueDue queues leases whose time has come.
 func (r *Reaper) queueDue(ctx context.Context, path string) error {
 	for range stepsInTurn {
 		var due lease.Due
-		err := r.look(path, func(system conclave.Tx) (err error) {
+		err := r.Store.Look(path, func(system conclave.Tx) (err error) {
 			due, err = lease.FindDue(system, stepBatch)
 			return err
 		})
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		if err := r.change(ctx, path, func(_ *store.Tx, system conclave.Tx) error { return lease.Expire(system, due, r.owners) }); err != nil {
+		if err := r.Store.Change(ctx, path, func(_ *store.Tx, system conclave.System) error { return lease.Expire(system, due, r.owners) }); err != nil {
 			return err
 		}
 	}
@@ -179,7 +137,7 @@ func (r *Reaper) queueDue(ctx context.Context, path string) error {
 func (r *Reaper) queueLeft(ctx context.Context, path string) error {
 	for range stepsInTurn {
 		more := false
-		err := r.change(ctx, path, func(tx *store.Tx, system conclave.Tx) error {
+		err := r.Store.Change(ctx, path, func(tx *store.Tx, system conclave.System) error {
 			left, err := token.Left(system, stepBatch)
 			if err != nil {
 				return err
@@ -205,7 +163,7 @@ func (r *Reaper) queueLeft(ctx context.Context, path string) error {
 // work goes on with prefixes that are being revoked.
 func (r *Reaper) work(ctx context.Context, path string) error {
 	var ids []string
-	err := r.look(path, func(system conclave.Tx) (err error) {
+	err := r.Store.Look(path, func(system conclave.Tx) (err error) {
 		ids, err = lease.Jobs(system)
 		return err
 	})
@@ -220,7 +178,7 @@ func (r *Reaper) work(ctx context.Context, path string) error {
 func (r *Reaper) steps(ctx context.Context, path, id string, limit int) (keys []string, done bool, err error) {
 	for range limit {
 		var found []string
-		err = r.change(ctx, path, func(_ *store.Tx, system conclave.Tx) (err error) {
+		err = r.Store.Change(ctx, path, func(_ *store.Tx, system conclave.System) (err error) {
 			found, done, err = lease.Step(system, id, stepBatch)
 			return err
 		})

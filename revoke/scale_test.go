@@ -119,7 +119,7 @@ func (w *world) grant(t testing.TB, n int, ttl time.Duration) {
 		}
 		letters[i] = made
 	}
-	err := w.change(t.Context(), "", func(_ *store.Tx, system conclave.Tx) error {
+	err := w.Store.Change(t.Context(), "", func(_ *store.Tx, system conclave.System) error {
 		for _, l := range letters {
 			_, err := lease.New(system, lease.Grant{Mount: rooms, Path: "creds/app", Letters: l,
 				Lease: &conclave.Lease{TTL: ttl, Renewable: true, Data: json.RawMessage(`{"name":"v-token-app-0123456789abcdefghij-1767323045"}`)}})
@@ -210,7 +210,7 @@ func TestMassExpiryIsQueuedInSteps(t *testing.T) {
 	if err := w.queueDue(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	err := w.look("", func(system conclave.Tx) error {
+	err := w.Store.Look("", func(system conclave.Tx) error {
 		due, err := lease.NextOf(system, rooms.UUID, lease.MaxStep)
 		if len(due) != n {
 			t.Errorf("%d leases wait to be ended, want %d", len(due), n)

@@ -3,7 +3,6 @@ package revoke
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -26,7 +25,7 @@ type attempt struct {
 // startSlices starts work on mounts of a namespace that have leases to be ended, are not worked on and do not rest.
 func (r *Reaper) startSlices(ctx context.Context, group *errgroup.Group, path string) error {
 	var mounts []string
-	err := r.look(path, func(system conclave.Tx) (err error) {
+	err := r.Store.Look(path, func(system conclave.Tx) (err error) {
 		mounts, err = lease.Waiting(system)
 		return err
 	})
@@ -83,7 +82,7 @@ func (r *Reaper) giveBack(at place, ok, tried bool) {
 func (r *Reaper) slices(ctx context.Context, at place) (ok, tried bool) {
 	for range stepsInTurn {
 		var records []*lease.Record
-		err := r.look(at.namespace, func(system conclave.Tx) (err error) {
+		err := r.Store.Look(at.namespace, func(system conclave.Tx) (err error) {
 			records, err = lease.NextOf(system, at.mount, sliceBatch)
 			return err
 		})
@@ -104,7 +103,7 @@ func (r *Reaper) EndNow(ctx context.Context, at conclave.Namespace, keys []strin
 	for len(keys) > 0 {
 		n := min(len(keys), sliceBatch)
 		var records []*lease.Record
-		err := r.look(at.Path, func(system conclave.Tx) error {
+		err := r.Store.Look(at.Path, func(system conclave.Tx) error {
 			for _, key := range keys[:n] {
 				record, err := lease.FindEnding(system, key)
 				if err != nil {
@@ -139,7 +138,7 @@ func (r *Reaper) end(ctx context.Context, path string, records []*lease.Record) 
 	all := make([]*attempt, len(records))
 	for i, record := range records {
 		all[i] = &attempt{record: record}
-		if err := r.look(path, func(system conclave.Tx) error { all[i].gather(r.Engines, system); return nil }); err != nil {
+		if err := r.Store.Look(path, func(system conclave.Tx) error { all[i].gather(r.Engines, system); return nil }); err != nil {
 			return 0, "", err
 		}
 	}
@@ -164,7 +163,7 @@ func (r *Reaper) end(ctx context.Context, path string, records []*lease.Record) 
 	}
 	for _, a := range all {
 		if a.err != nil {
-			why = reason(a.err)
+			why = conclave.Reason(a.err)
 		}
 		if a.err != nil || !a.tried {
 			failed++
@@ -183,7 +182,7 @@ func (r *Reaper) end(ctx context.Context, path string, records []*lease.Record) 
 		if a.err == nil {
 			failed++
 		}
-		a.tried, a.err, why = true, problem, reason(problem)
+		a.tried, a.err, why = true, problem, conclave.Reason(problem)
 		err = errors.Join(err, r.record(ctx, path, a))
 	}
 	return failed, why, err
@@ -191,9 +190,9 @@ func (r *Reaper) end(ctx context.Context, path string, records []*lease.Record) 
 
 // record stores what came of attempts.
 func (r *Reaper) record(ctx context.Context, path string, all ...*attempt) error {
-	return r.change(ctx, path, func(tx *store.Tx, system conclave.Tx) error {
+	return r.Store.Change(ctx, path, func(_ *store.Tx, system conclave.System) error {
 		for _, a := range all {
-			if err := a.finish(tx, system, r.Engines, r.owners); err != nil {
+			if err := a.finish(system, r.Engines, r.owners); err != nil {
 				return err
 			}
 		}
@@ -243,13 +242,13 @@ func guarded(work func() error) (err error) {
 	return work()
 }
 
-func (a *attempt) finish(tx *store.Tx, system conclave.Tx, engines lease.Mounts, owners Owners) error {
+func (a *attempt) finish(system conclave.Tx, engines lease.Mounts, owners Owners) error {
 	if !a.tried {
 		return nil
 	}
 	key := a.record.Key()
 	if a.err != nil {
-		given, err := lease.Failed(system, key, reason(a.err))
+		given, err := lease.Failed(system, key, conclave.Reason(a.err))
 		if err == nil && given != nil {
 			err = owners.Release(system, given)
 		}
@@ -267,20 +266,4 @@ func (a *attempt) finish(tx *store.Tx, system conclave.Tx, engines lease.Mounts,
 		return err
 	}
 	return owners.Release(system, ended)
-}
-
-// reason is what may be said about a failure: messages of classified errors are made for clients, others may hold secrets.
-func reason(err error) string {
-	if known, ok := errors.AsType[*conclave.Error](err); ok && known.Kind != conclave.Internal {
-		return known.Error()
-	}
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return "the engine did not answer in time"
-	case conclave.Is(err, conclave.Internal):
-		if known, ok := errors.AsType[*conclave.Error](err); ok {
-			return known.Error()
-		}
-	}
-	return fmt.Sprintf("the engine failed with an error of type %T", err)
 }

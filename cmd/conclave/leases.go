@@ -4,6 +4,7 @@ import (
 	"conclave"
 	"conclave/lease"
 	"conclave/revoke"
+	"conclave/schedule"
 )
 
 // engines opens engines by way of the pipeline, which is made after those who ask.
@@ -16,6 +17,14 @@ func (e engines) Engine(system conclave.Tx, mountUUID string) (conclave.Engine, 
 
 func (d *daemon) leaseRoutes() []conclave.Route {
 	return lease.Routes(lease.Setup{Mounts: engines{d}, Owners: revoke.Owners{}, Ender: d.reaper})
+}
+
+// closeMount refuses to disable a mount that has leases, and takes back what work it had to do.
+func closeMount(tx conclave.Tx, mount *conclave.Mount) error {
+	if err := lease.Close(tx, mount); err != nil {
+		return err
+	}
+	return schedule.Close(tx, mount.UUID)
 }
 
 // emptyNamespace refuses to delete a namespace that has leases, and gives back what is counted in one that hasn't.

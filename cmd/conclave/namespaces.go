@@ -56,13 +56,7 @@ func (d *daemon) namespaces() ([]conclave.Namespace, error) {
 // inNamespace runs work as a transaction of the vault's own on the system space of a namespace; one that is gone is
 // passed over.
 func (d *daemon) inNamespace(ctx context.Context, at conclave.Namespace, work func(tx *store.Tx, system conclave.System) error) error {
-	return d.internalTx(ctx, func(tx *store.Tx) error {
-		system, err := namespace.At(tx.System(), at.Path)
-		if err != nil || system == nil {
-			return err
-		}
-		return work(tx, system)
-	})
+	return d.store.Change(ctx, at.Path, work)
 }
 
 // mountsByAccessor tells identities about the mounts that their aliases are of.

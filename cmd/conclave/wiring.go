@@ -18,7 +18,6 @@ import (
 	"conclave/audit"
 	"conclave/cluster"
 	"conclave/fsm"
-	"conclave/lease"
 	"conclave/lockout"
 	"conclave/mount"
 	"conclave/namespace"
@@ -32,6 +31,7 @@ import (
 	"conclave/server/config"
 	"conclave/store"
 	"conclave/token"
+	"conclave/worker"
 )
 
 // daemon is one running node: its parts, in the order in which they are started. It is stopped in reverse.
@@ -47,6 +47,7 @@ type daemon struct {
 	vault    *seal.Vault
 	pipeline *pipeline.Pipeline
 	reaper   *revoke.Reaper
+	worker   *worker.Runner
 	recorder *pipeline.Recorder
 	gaps     *pipeline.Gaps
 	folders  *audit.Folders
@@ -118,6 +119,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	policies := policy.NewCache()
 	questions := access.New(policies, auditRecords{d}, mountRoles{d})
 	d.reaper = revoke.New(revoke.Config{Store: d.store, Engines: engines{d}, Logger: log.Named("leases")})
+	d.worker = worker.New(worker.Config{Store: d.store, Engines: engines{d}, Logger: log.Named("work")})
 	d.pipeline = pipeline.New(d.requests(policies, questions))
 	d.server, err = server.New(server.Config{
 		Handler: d.pipeline, Vault: &vaultStatus{d}, Build: d.build(), Logger: log.Named("server"),
@@ -143,7 +145,7 @@ func (d *daemon) systemRoutes(questions *access.Service) []conclave.Route {
 	var routes []conclave.Route
 	routes = append(routes, policy.Routes()...)
 	routes = append(routes, passwordpolicy.Routes()...)
-	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader, Namespaces: namespaceAt, Close: lease.Close,
+	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader, Namespaces: namespaceAt, Close: closeMount,
 		Defaults: mount.Defaults{DefaultTTL: d.settings.DefaultLeaseTTL, MaxTTL: d.settings.MaxLeaseTTL}})...)
 	routes = append(routes, namespace.Routes(namespaceSetup())...)
 	routes = append(routes, lockout.Routes(lockout.Setup{Settings: pipeline.LockoutSettings})...)
@@ -214,6 +216,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	d.cluster.WhileLeader("re-encryption", d.vault.Reencrypt)
 	d.cluster.WhileLeader("expiry", d.expireTokens)
 	d.cluster.WhileLeader("leases", d.reaper.Run)
+	d.cluster.WhileLeader("work", d.worker.Run)
 	d.cluster.WhileLeader("members", d.signMembers)
 	d.cluster.WhileLeader("audit epochs", d.keepEpochsShort)
 	d.cluster.WhileLeader("audit keys", d.dropAuditKeys)

@@ -166,9 +166,25 @@ func (h *Harness) RenewLogin(login *conclave.Login) (*conclave.TokenTerms, error
 	if h.change != nil {
 		h.change(request)
 	}
+	ctx := context.Background()
+	if asker, ok := h.engine.(conclave.RenewalAsker); ok {
+		before := h.begin(request, false)
+		gathered, err := asker.GatherRenewal(before, login)
+		before.checkLent()
+		if err != nil {
+			return nil, err
+		}
+		if gathered != nil {
+			prepared, err := asker.AskRenewal(ctx, gathered)
+			if err != nil {
+				return nil, err
+			}
+			ctx = conclave.WithPrepared(ctx, prepared)
+		}
+	}
 	view := h.begin(request, false)
 	defer view.checkLent()
-	return renewer.RenewLogin(context.Background(), view, login)
+	return renewer.RenewLogin(ctx, view, login)
 }
 
 // Store puts a value into storage, past the engine: old formats, damage.
@@ -318,7 +334,7 @@ func (h *Harness) again(ctx context.Context, route *conclave.Route, first *tx, p
 		h.t.Errorf("%s %s: succeeded, then failed from the same state: %v", first.request.Operation, path, err)
 		return
 	}
-	if !reflect.DeepEqual(first.writes, second.writes) || !reflect.DeepEqual(first.cells, second.cells) || len(first.adds) != len(second.adds) ||
+	if !reflect.DeepEqual(first.writes, second.writes) || !reflect.DeepEqual(first.cells, second.cells) || !reflect.DeepEqual(first.wakes, second.wakes) || len(first.adds) != len(second.adds) ||
 		!reflect.DeepEqual(first.events, second.events) {
 		h.t.Errorf("%s %s: run twice from the same state, the handler wrote different things", first.request.Operation, path)
 	}

@@ -27,6 +27,7 @@ type space struct {
 	values map[string][]byte // path → value
 	cells  map[string]int64  // path → counter
 	loaded map[string]loaded // path → what was last decoded
+	wakes  map[string]time.Time
 }
 
 // loaded is a decoded object with the value that it was decoded from. What an aborted transaction wrote is so never
@@ -37,7 +38,7 @@ type loaded struct {
 }
 
 func newSpace() *space {
-	return &space{values: map[string][]byte{}, cells: map[string]int64{}, loaded: map[string]loaded{}}
+	return &space{values: map[string][]byte{}, cells: map[string]int64{}, loaded: map[string]loaded{}, wakes: map[string]time.Time{}}
 }
 
 // write is one effect of a transaction.
@@ -71,6 +72,7 @@ type tx struct {
 	writable bool
 	writes   map[string]write // path → value written, or nil
 	cells    map[string]write // path → counter written
+	wakes    map[string]time.Time
 	adds     []addition
 	lent     map[string][]byte // path → the copy that a Get handed out, to see that it isn't changed
 }
@@ -79,7 +81,7 @@ var _ conclave.Tx = (*tx)(nil)
 
 func newTx(in *setting, from *space, request *conclave.Request, writable bool, p *progress) *tx {
 	return &tx{setting: in, progress: p, from: from, request: request, writable: writable,
-		writes: map[string]write{}, cells: map[string]write{}, lent: map[string][]byte{}}
+		writes: map[string]write{}, cells: map[string]write{}, wakes: map[string]time.Time{}, lent: map[string][]byte{}}
 }
 
 // fail keeps the first error: a handler that swallows it must not commit.
@@ -248,6 +250,18 @@ func (t *tx) AddCell(path string, delta, floor int64, refusal error) error {
 	return nil
 }
 
+// Wake notes when work is to begin beside what is stored.
+func (t *tx) Wake(name string, at time.Time) error {
+	if name == "" || len(name) > 512 {
+		return t.fail(conclave.Errorf(conclave.Internal, "woken for a name of %d bytes", len(name)))
+	}
+	if err := t.mayWrite("wake/"+name, 8); err != nil {
+		return err
+	}
+	t.wakes[name] = at
+	return nil
+}
+
 func (t *tx) Emit(event conclave.Event) error {
 	if !t.writable {
 		t.t.Errorf("a handler that only reads emitted %s", event.Type)
@@ -333,6 +347,12 @@ func (t *tx) apply(cells map[string]int64) {
 		}
 	}
 	t.from.cells = cells
+	for name, at := range t.wakes {
+		delete(t.from.wakes, name)
+		if !at.IsZero() {
+			t.from.wakes[name] = at
+		}
+	}
 }
 
 // checkLent reports values that the handler changed although it may not.

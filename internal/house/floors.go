@@ -13,7 +13,7 @@ import (
 // make a build pass: code that does not fit it is in the wrong place.
 const Floors = `6  cmd/conclave  integration
 5  server  ui
-4  pipeline  seal  access  revoke  snapshot  server/config
+4  pipeline  seal  access  revoke  worker  snapshot  server/config
 3  store  cluster
 2  fsm
 1  audit  policy  passwordpolicy  identity  mount  namespace  token  lease  lockout  mfa  quota  flood  openapi  event  schedule  engine/*  auth/*
