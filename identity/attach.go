@@ -74,6 +74,20 @@ func Attach(tx conclave.Tx, mountAccessor string, login *conclave.Login, ids Min
 	return Attached{identity.ID, identity.Policies, identity.GroupIDs, identity.FormerIDs()}, nil
 }
 
+// Regroup brings the memberships of an earlier login up to date with its groups as they are now. An alias that is gone has
+// none.
+func Regroup(tx conclave.Tx, mountAccessor string, login *conclave.Login) error {
+	name, err := spell("the alias that the auth method gives", login.Alias.Name, MaxAliasName)
+	if err != nil {
+		return err
+	}
+	found, err := loadRef(tx, aliasDir+factors(mountAccessor, name))
+	if err != nil || found == nil {
+		return err
+	}
+	return attend(tx, found.ID, mountAccessor, login.Groups)
+}
+
 // meet returns the entity that is known by an alias; one that isn't known yet is made.
 func meet(tx conclave.Tx, accessor, name string, metadata map[string]string, ids Minted) (string, error) {
 	now := tx.Now().UnixNano()

@@ -57,29 +57,13 @@ var errMountGone = conclave.Errorf(conclave.Invalid, "the auth method that the t
 
 // RenewLogin has the method of a mount look at a login again. The answer is Invalid when the mount is gone.
 func (l *logins) RenewLogin(ctx context.Context, tx conclave.Tx, mountUUID string, login *conclave.Login) (*conclave.TokenTerms, *conclave.Mount, error) {
-	table, err := mount.Load(tx, l.routing.defaults)
+	entry, engine, view, err := l.method(tx, mountUUID)
 	if err != nil {
 		return nil, nil, err
 	}
-	entry := table.ByUUID(mountUUID)
-	if entry == nil || !entry.Auth() {
-		return nil, nil, errMountGone
-	}
-	opened, err := l.routing.open(entry)
-	if err != nil {
-		return nil, nil, err
-	}
-	renewer, ok := opened.engine.(conclave.Renewer)
+	renewer, ok := engine.(conclave.Renewer)
 	if !ok {
 		return &login.Terms, entry.Mount(), nil
-	}
-	system, ok := tx.(*store.View)
-	if !ok {
-		return nil, nil, conclave.Errorf(conclave.Internal, "tokens are renewed outside the system space")
-	}
-	view, err := system.Tx().Space(entry.Space, "", entry.Mount())
-	if err != nil {
-		return nil, nil, err
 	}
 	terms, err := renewer.RenewLogin(ctx, view, login)
 	if err != nil {
@@ -88,5 +72,64 @@ func (l *logins) RenewLogin(ctx context.Context, tx conclave.Tx, mountUUID strin
 	if terms == nil {
 		terms = &login.Terms
 	}
+	if login.Groups != nil {
+		if err := identity.Regroup(tx, entry.Accessor, login); err != nil {
+			return nil, nil, err
+		}
+	}
 	return terms, entry.Mount(), terms.Check()
+}
+
+// renewal is what an auth method asks outside of the vault about.
+type renewal struct {
+	Engine   conclave.RenewalAsker
+	Gathered any
+}
+
+// GatherRenewal has the method of a mount read what it asks outside about; nil if it asks nobody.
+func (l *logins) GatherRenewal(view conclave.View, mountUUID string, login *conclave.Login) (any, error) {
+	_, engine, inner, err := l.method(view, mountUUID)
+	if err != nil {
+		return nil, err
+	}
+	asker, ok := engine.(conclave.RenewalAsker)
+	if !ok {
+		return nil, nil
+	}
+	gathered, err := asker.GatherRenewal(inner, login)
+	if err != nil || gathered == nil {
+		return nil, err
+	}
+	return renewal{asker, gathered}, nil
+}
+
+// AskRenewal has the method ask.
+func (l *logins) AskRenewal(ctx context.Context, gathered any) (any, error) {
+	r, ok := gathered.(renewal)
+	if !ok {
+		return nil, conclave.Errorf(conclave.Internal, "a renewal asks about nothing")
+	}
+	return r.Engine.AskRenewal(ctx, r.Gathered)
+}
+
+// method is the auth method of a mount, with a view of its storage.
+func (l *logins) method(view conclave.View, mountUUID string) (*mount.Entry, conclave.Engine, conclave.View, error) {
+	table, err := mount.Load(view, l.routing.defaults)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	entry := table.ByUUID(mountUUID)
+	if entry == nil || !entry.Auth() {
+		return nil, nil, nil, errMountGone
+	}
+	opened, err := l.routing.open(entry)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	system, ok := view.(*store.View)
+	if !ok {
+		return nil, nil, nil, conclave.Errorf(conclave.Internal, "tokens are renewed outside the system space")
+	}
+	inner, err := system.Mounted(entry.Space, "", entry.Mount())
+	return entry, opened.engine, inner, err
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -64,17 +65,39 @@ func (k knocker) Routes() []conclave.Route {
 				return nil, conclave.Errorf(conclave.Invalid, "nobody knows you")
 			}
 			terms := conclave.TokenTerms{Policies: []string{"dev"}, TTL: 60, MaxTTL: 100}
+			var groups []string
+			if in.Name == "member" {
+				groups = []string{"club"}
+			}
 			if in.Name == "neighbour" {
 				terms.BoundCIDRs = []string{"192.0.2.0/24"}
 			}
-			return &conclave.Response{Login: &conclave.Login{Alias: conclave.Alias{Name: in.Name}, DisplayName: in.Name, Renewable: true, Terms: terms}}, nil
+			return &conclave.Response{Login: &conclave.Login{Alias: conclave.Alias{Name: in.Name}, Groups: groups,
+				DisplayName: in.Name, Renewable: true, Terms: terms}}, nil
 		}).With(conclave.Public),
 		conclave.WriteRoute(conclave.Update, "shut", "Shut the door.", func(_ context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.None, error) {
 			return nil, tx.Put("shut", []byte("yes"))
 		}))
 }
 
-func (knocker) RenewLogin(_ context.Context, view conclave.View, login *conclave.Login) (*conclave.TokenTerms, error) {
+// GatherRenewal has the neighbours asked who belongs to a club, about those who belong to one.
+func (knocker) GatherRenewal(view conclave.View, login *conclave.Login) (any, error) {
+	if login.Alias.Name != "member" {
+		return nil, nil
+	}
+	shut, err := view.Get("shut")
+	return "member" + string(shut), err
+}
+
+func (knocker) AskRenewal(_ context.Context, gathered any) (any, error) {
+	if gathered != "member" {
+		return nil, conclave.Errorf(conclave.Unavailable, "nobody answers")
+	}
+	return []string{}, nil
+}
+
+func (knocker) RenewLogin(ctx context.Context, view conclave.View, login *conclave.Login) (*conclave.TokenTerms, error) {
+	login.Groups, _ = conclave.Prepared[[]string](ctx)
 	if shut, err := view.Get("shut"); err != nil || shut != nil {
 		return nil, conclave.Errorf(conclave.Denied, "the door is shut")
 	}
@@ -89,11 +112,11 @@ func (noSudo) Sudo(context.Context, string) bool { return false }
 
 func (noSudo) Allows(conclave.View, conclave.Operation, string) (bool, error) { return false, nil }
 
-// noMounts knows no mount that an alias could be of.
-type noMounts struct{}
+// doorOnly knows one mount that an alias could be of.
+type doorOnly struct{}
 
-func (noMounts) ByAccessor(conclave.View, string) (path, kind string, local, ok bool, err error) {
-	return "", "", false, false, nil
+func (doorOnly) ByAccessor(_ conclave.View, accessor string) (path, kind string, local, ok bool, err error) {
+	return "auth/door/", "knock", false, strings.HasPrefix(accessor, "auth_knock_"), nil
 }
 
 func (noSudo) Touches(context.Context, string) bool { return false }
@@ -130,7 +153,7 @@ func newHouse(t *testing.T) *house {
 			[]conclave.Route{conclave.ReadRoute(conclave.Read, "cluster-wide", "Is the root namespace's.",
 				func(context.Context, conclave.View, *conclave.None) (*conclave.None, error) { return nil, nil }).With(conclave.OfCluster)}),
 		Token: func(l token.Logins) []conclave.Route { return token.Routes(noSudo{}, l, rand.Reader) },
-		Identity: slices.Concat(identity.Routes(identity.Setup{Mounts: noMounts{}, Access: noSudo{}, Random: rand.Reader}),
+		Identity: slices.Concat(identity.Routes(identity.Setup{Mounts: doorOnly{}, Access: noSudo{}, Random: rand.Reader}),
 			mfa.Routes(mfa.Setup{Directory: residents{}, Random: rand.Reader})),
 		Random: rand.Reader, Envelope: func(resp *conclave.Response) ([]byte, error) { return json.Marshal(map[string]any{"data": resp.Data}) },
 		Logger: hclog.NewNullLogger()})
@@ -177,6 +200,37 @@ func TestLoginMakesAToken(t *testing.T) {
 	}
 	if _, err := h.do(t, conclave.Update, "auth/token/renew-self", auth.ClientToken); !conclave.Is(err, conclave.Denied) {
 		t.Errorf("renewed past a shut door: %v", err)
+	}
+}
+
+func TestRenewalAsksOutsideAndFollowsTheGroups(t *testing.T) {
+	h := newHouse(t)
+	accessor := map[string]struct{ Accessor string }{}
+	if err := json.Unmarshal([]byte(data(t, h.must(t, "", conclave.Read, "sys/auth", h.root, nil))), &accessor); err != nil {
+		t.Fatal(err)
+	}
+	group := data(t, h.must(t, "", conclave.Update, "identity/group", h.root, map[string]any{"name": "club", "type": "external", "policies": "club"}))
+	var made struct{ ID string }
+	if err := json.Unmarshal([]byte(group), &made); err != nil {
+		t.Fatal(err)
+	}
+	h.must(t, "", conclave.Update, "identity/group-alias", h.root, map[string]any{"name": "club", "mount_accessor": accessor["door/"].Accessor, "canonical_id": made.ID})
+	auth := h.must(t, "", conclave.Update, "auth/door/login/member", conclave.Secret{}, nil).Auth
+	if !slices.Contains(auth.Policies, "club") {
+		t.Fatalf("policies %q", auth.Policies)
+	}
+	for path, by := range map[string]conclave.Secret{"renew-self": auth.ClientToken, "renew": h.root, "renew-accessor": h.root} {
+		fields := map[string]any{"accessor": auth.Accessor, "token": auth.ClientToken.Reveal()}
+		renewed := h.must(t, "", conclave.Update, "auth/token/"+path, by, fields).Auth
+		if slices.Contains(renewed.Policies, "club") || renewed.TTL != 80*time.Second {
+			t.Errorf("%s: policies %q, %v, after the group was left", path, renewed.Policies, renewed.TTL)
+		}
+	}
+	if _, err := h.do(t, conclave.Update, "auth/door/shut", h.root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.do(t, conclave.Update, "auth/token/renew-self", auth.ClientToken); !conclave.Is(err, conclave.Unavailable) {
+		t.Errorf("renewed though nobody could be asked: %v", err)
 	}
 }
 

@@ -20,6 +20,10 @@ type Logins interface {
 	// RenewLogin has the auth method of a mount look at a login again, in tx, and returns the terms that hold from now on
 	// with the mount. A mount that is gone, or a method that refuses, is an error.
 	RenewLogin(ctx context.Context, tx conclave.Tx, mountUUID string, login *conclave.Login) (*conclave.TokenTerms, *conclave.Mount, error)
+	// GatherRenewal reads what AskRenewal works from; nil if the method asks nobody outside about this login.
+	GatherRenewal(view conclave.View, mountUUID string, login *conclave.Login) (any, error)
+	// AskRenewal has the method ask outside of the vault; RenewLogin finds the answer in its context.
+	AskRenewal(ctx context.Context, gathered any) (any, error)
 }
 
 // origin is what is kept of the login that a token comes from, for renewals.
@@ -139,16 +143,43 @@ func (s *routes) reconsider(ctx context.Context, tx conclave.Tx, r *Record) (*re
 	if o == nil {
 		return &renewal{&same, tx.Mount(), r.TTL}, nil
 	}
-	login := &conclave.Login{Alias: conclave.Alias{Name: o.Alias}, Metadata: r.Metadata, DisplayName: r.DisplayName, Role: o.Role,
-		Internal: o.Internal, Renewable: r.Renewable}
-	login.Terms = conclave.TokenTerms{Policies: r.Policies, Period: conclave.InSeconds(r.Period), MaxTTL: conclave.InSeconds(r.MaxTTL),
-		TTL: conclave.InSeconds(r.TTL), ExplicitMaxTTL: conclave.InSeconds(r.ExplicitMax)}
-	terms, mount, err := s.logins.RenewLogin(ctx, tx, o.MountUUID, login)
+	terms, mount, err := s.logins.RenewLogin(ctx, tx, o.MountUUID, r.login())
 	if err != nil {
 		return nil, err
 	}
 	same.Period, same.MaxTTL = terms.Period.Duration(), terms.MaxTTL.Duration()
 	return &renewal{&same, mount, terms.TTL.Duration()}, nil
+}
+
+// login is what the token was made of, as its auth method sees it again.
+func (r *Record) login() *conclave.Login {
+	o := r.Origin
+	login := &conclave.Login{Alias: conclave.Alias{Name: o.Alias}, Metadata: r.Metadata, DisplayName: r.DisplayName, Role: o.Role,
+		Internal: o.Internal, Renewable: r.Renewable}
+	login.Terms = conclave.TokenTerms{Policies: r.Policies, Period: conclave.InSeconds(r.Period), MaxTTL: conclave.InSeconds(r.MaxTTL),
+		TTL: conclave.InSeconds(r.TTL), ExplicitMaxTTL: conclave.InSeconds(r.ExplicitMax)}
+	return login
+}
+
+// asksFirst lets the auth method behind the token that a route renews ask outside of the vault, before the transaction.
+func (s *routes) asksFirst(find func(view conclave.View, in any) (*Record, error)) func(*conclave.Route) {
+	return func(route *conclave.Route) {
+		route.Gather = func(view conclave.View, in any) (any, error) {
+			r, err := find(view, in)
+			if err != nil || r == nil || r.Origin == nil || r.Batch || !r.Renewable {
+				return conclave.NoPreparation{}, nil // the handler says what is wrong
+			}
+			gathered, err := s.logins.GatherRenewal(view, r.Origin.MountUUID, r.login())
+			if err != nil || gathered == nil {
+				return conclave.NoPreparation{}, err
+			}
+			return gathered, nil
+		}
+		route.Prepare = func(ctx context.Context, _ *conclave.Request, _ any) (any, error) {
+			gathered, _ := conclave.Gathered[any](ctx)
+			return s.logins.AskRenewal(ctx, gathered)
+		}
+	}
 }
 
 // restrict narrows a mount's terms by what a token itself says.

@@ -32,9 +32,9 @@ func Routes(access Access, logins Logins, random io.Reader) []conclave.Route {
 		conclave.ReadRoute(conclave.Read, "lookup-self", lookupSelf, s.lookupSelf).With(conclave.AtHome),
 		conclave.ReadRoute(conclave.Update, "lookup-self", lookupSelf, s.lookupSelf).With(conclave.AtHome),
 		conclave.ReadRoute(conclave.Update, "lookup-accessor", "Look up a token by its accessor. The token itself isn't told.", s.lookupAccessor),
-		conclave.WriteRoute(conclave.Update, "renew", renewDoc, s.renew),
-		conclave.WriteRoute(conclave.Update, "renew-self", "Renew the caller's own token.", s.renewSelf).With(conclave.AtHome),
-		conclave.WriteRoute(conclave.Update, "renew-accessor", "Renew a token by its accessor.", s.renewAccessor),
+		conclave.WriteRoute(conclave.Update, "renew", renewDoc, s.renew).With(s.asksFirst(s.named)),
+		conclave.WriteRoute(conclave.Update, "renew-self", "Renew the caller's own token.", s.renewSelf).With(conclave.AtHome, s.asksFirst(s.own)),
+		conclave.WriteRoute(conclave.Update, "renew-accessor", "Renew a token by its accessor.", s.renewAccessor).With(s.asksFirst(s.reached)),
 		conclave.WriteRoute(conclave.Update, "revoke", "Revoke a token."+endDoc, s.revoke),
 		conclave.WriteRoute(conclave.Update, "revoke-self", "Revoke the caller's own token."+endDoc, s.revokeSelf).With(conclave.AtHome),
 		conclave.WriteRoute(conclave.Update, "revoke-accessor", "Revoke a token by its accessor."+endDoc, s.revokeAccessor),
@@ -249,11 +249,26 @@ func (s *routes) describe(view conclave.View, r *Record, id string) (*lookupOutp
 	return out, nil
 }
 
+// named is the token that a request names, or else the caller's own.
+func (s *routes) named(view conclave.View, in any) (*Record, error) {
+	secret := in.(*renewInput).Token
+	if secret.Empty() || secret.Equal(secretOf(view)) {
+		return s.self(view)
+	}
+	return bySecret(view, secret)
+}
+
+func (s *routes) own(view conclave.View, _ any) (*Record, error) { return s.self(view) }
+
+func (s *routes) reached(view conclave.View, in any) (*Record, error) {
+	return byAccessor(view, in.(*renewAccessorInput).Accessor)
+}
+
 func (s *routes) renew(ctx context.Context, tx conclave.Tx, in *renewInput) (*conclave.Response, error) {
 	if in.Token.Empty() || in.Token.Equal(secretOf(tx)) {
 		return s.renewSelf(ctx, tx, in)
 	}
-	r, err := bySecret(tx, in.Token)
+	r, err := s.named(tx, in)
 	if err != nil {
 		return nil, err
 	}

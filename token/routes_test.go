@@ -55,7 +55,15 @@ func (b *bench) as(secret conclave.Secret, op conclave.Operation, path string, f
 		return nil, err
 	}
 	ctx := context.Background()
-	if route.Prepare != nil {
+	needsNone := false
+	if route.Gather != nil {
+		gathered, err := route.Gather(b, in)
+		if err != nil {
+			return nil, err
+		}
+		_, needsNone = gathered.(conclave.NoPreparation)
+	}
+	if route.Prepare != nil && !needsNone {
 		prepared, err := route.Prepare(ctx, b.Request(), in)
 		if err != nil {
 			return nil, err
@@ -486,6 +494,12 @@ func (noLogins) PoliciesOf(_ conclave.View, entityID string) ([]string, error) {
 
 func (noLogins) RenewLogin(context.Context, conclave.Tx, string, *conclave.Login) (*conclave.TokenTerms, *conclave.Mount, error) {
 	return nil, nil, conclave.Errorf(conclave.Invalid, "there are no auth methods")
+}
+
+func (noLogins) GatherRenewal(conclave.View, string, *conclave.Login) (any, error) { return nil, nil }
+
+func (noLogins) AskRenewal(context.Context, any) (any, error) {
+	return nil, conclave.Errorf(conclave.Internal, "nobody is to be asked")
 }
 
 func TestAccessorsAreListedInPages(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"slices"
-	"time"
 
 	"conclave"
 )
@@ -31,8 +30,6 @@ type origin struct {
 	Role        string   `json:"role"`
 	Fingerprint []byte   `json:"sha256"` // SHA-256 of the leaf, DER
 	Policies    []string `json:"policies"`
-	// VouchedUntil is when the OCSP answers of the login end; zero if there were none or they didn't say.
-	VouchedUntil time.Time `json:"vouched_until"`
 }
 
 func roleOf(in *loginIn) (string, error) {
@@ -60,15 +57,7 @@ func gatherLogin(view conclave.View, in any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var work errands
-	for _, c := range found {
-		if !c.OCSPEnabled || len(work.Questions) == maxQuestions {
-			break
-		}
-		if q, ok := questionFor(c); ok {
-			work.Questions = append(work.Questions, q)
-		}
-	}
+	work := errands{Questions: questionsFor(found)}
 	all, err := loadLists(view)
 	if err != nil {
 		return nil, err
@@ -80,6 +69,19 @@ func gatherLogin(view conclave.View, in any) (any, error) {
 		}
 	}
 	return work, nil
+}
+
+// questionsFor are the questions about candidates up to the first that needs none.
+func questionsFor(found []candidate) (questions []question) {
+	for _, c := range found {
+		if !c.OCSPEnabled || len(questions) == maxQuestions {
+			break
+		}
+		if q, ok := questionFor(c); ok {
+			questions = append(questions, q)
+		}
+	}
+	return questions
 }
 
 // loginCandidates are the candidates for a login with what the client presents.
@@ -110,14 +112,18 @@ func runErrands(ctx context.Context, _ *conclave.Request, _ any) (any, error) {
 		}
 		cancel()
 	}
-	if len(work.Questions) == 0 {
-		return done, nil
+	askAll(ctx, work.Questions, done)
+	return done, nil
+}
+
+func askAll(ctx context.Context, questions []question, done *results) {
+	if len(questions) == 0 {
+		return
 	}
 	client := newResponderClient()
-	for i := range work.Questions {
-		done.answers[work.Questions[i].Role] = work.Questions[i].ask(ctx, client)
+	for i := range questions {
+		done.answers[questions[i].Role] = questions[i].ask(ctx, client)
 	}
-	return done, nil
 }
 
 func login(ctx context.Context, tx conclave.Tx, in *loginIn) (*conclave.Response, error) {
@@ -137,23 +143,28 @@ func login(ctx context.Context, tx conclave.Tx, in *loginIn) (*conclave.Response
 	}
 	var refusal *conclave.Error
 	for _, c := range found {
-		var until time.Time
-		if c.OCSPEnabled {
-			var why *conclave.Error
-			if until, why = c.verdict(tx, done.answers[c.name]); why == nil && !wasAsked(c, done.answers) {
-				why = errNoStatus
-			}
-			if why != nil {
-				refusal = why
-				continue
-			}
+		if why := c.vouched(tx, done); why != nil {
+			refusal = why
+			continue
 		}
 		if !conclave.MayComeFrom(c.BoundCIDRs, tx.Request().Remote.Addr()) {
 			return nil, errDenied
 		}
-		return c.login(tx, leaf, until)
+		return c.login(tx, leaf)
 	}
 	return nil, refusal
+}
+
+// vouched is why a candidate isn't let in by what responders said; nil if the role doesn't ask them, or they vouch.
+func (c *candidate) vouched(view conclave.View, done *results) *conclave.Error {
+	if !c.OCSPEnabled {
+		return nil
+	}
+	why := c.verdict(view, done.answers[c.name])
+	if why == nil && !wasAsked(*c, done.answers) {
+		why = errNoStatus
+	}
+	return why
 }
 
 // wasAsked reports whether responders were asked about a candidate, or there was nobody to ask. A role that lets in whom
@@ -166,13 +177,13 @@ func wasAsked(c candidate, answers map[string][]answer) bool {
 	return !could
 }
 
-func (t *trusted) login(view conclave.View, leaf *x509.Certificate, vouchedUntil time.Time) (*conclave.Response, error) {
+func (t *trusted) login(view conclave.View, leaf *x509.Certificate) (*conclave.Response, error) {
 	c, err := loadConfig(view)
 	if err != nil {
 		return nil, err
 	}
 	fingerprint := sha256.Sum256(leaf.Raw)
-	internal, err := json.Marshal(origin{Role: t.name, Fingerprint: fingerprint[:], Policies: t.Policies, VouchedUntil: vouchedUntil})
+	internal, err := json.Marshal(origin{Role: t.name, Fingerprint: fingerprint[:], Policies: t.Policies})
 	if err != nil {
 		return nil, err
 	}
@@ -184,27 +195,47 @@ func (t *trusted) login(view conclave.View, leaf *x509.Certificate, vouchedUntil
 	return &conclave.Response{Login: made}, nil
 }
 
-// RenewLogin refuses unless the connection presents the very certificate of the login, and the role still trusts it. OCSP
-// responders aren't asked again: what they said at the login counts until it ends.
-func (Engine) RenewLogin(_ context.Context, view conclave.View, login *conclave.Login) (*conclave.TokenTerms, error) {
-	var from origin
-	if err := json.Unmarshal(login.Internal, &from); err != nil {
-		return nil, errRoleGone
+// GatherRenewal wants the responders asked again that the role of the login asks.
+func (Engine) GatherRenewal(view conclave.View, login *conclave.Login) (any, error) {
+	from, role, isBound, err := loginOf(view, login)
+	if err != nil || !isBound || !role.OCSPEnabled {
+		return nil, err
 	}
-	role, err := loadRole(view, from.Role)
+	found, err := from.candidates(view, role)
 	if err != nil {
 		return nil, err
 	}
-	if role == nil {
-		return nil, errRoleGone
-	}
-	c, err := loadConfig(view)
+	return questionsFor(found), nil
+}
+
+// AskRenewal asks the responders.
+func (Engine) AskRenewal(ctx context.Context, gathered any) (any, error) {
+	questions, _ := gathered.([]question)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	done := &results{answers: make(map[string][]answer, len(questions))}
+	askAll(ctx, questions, done)
+	return done, nil
+}
+
+// RenewLogin refuses unless the connection presents the very certificate of the login, and the role still trusts it, as
+// do the responders that it asks.
+func (Engine) RenewLogin(ctx context.Context, view conclave.View, login *conclave.Login) (*conclave.TokenTerms, error) {
+	from, role, isBound, err := loginOf(view, login)
 	if err != nil {
 		return nil, err
 	}
-	if !c.DisableBinding {
-		if err := from.check(view, role); err != nil {
+	if isBound {
+		found, err := from.candidates(view, role)
+		if err != nil {
 			return nil, err
+		}
+		done, ok := conclave.Prepared[*results](ctx)
+		if !ok {
+			done = &results{}
+		}
+		if why := found[0].vouched(view, done); why != nil {
+			return nil, why
 		}
 	}
 	if !slices.Equal(slices.Sorted(slices.Values(role.Policies)), slices.Sorted(slices.Values(from.Policies))) {
@@ -214,21 +245,35 @@ func (Engine) RenewLogin(_ context.Context, view conclave.View, login *conclave.
 	return &terms, nil
 }
 
-// check holds what the connection presents against what the login presented and against the role as it is now.
-func (o *origin) check(view conclave.View, role *trusted) error {
+// loginOf is what a token kept of its login, with the role as it is now. isBound tells whether the token can be renewed
+// with the login's certificate only.
+func loginOf(view conclave.View, login *conclave.Login) (from *origin, role *trusted, isBound bool, err error) {
+	from = &origin{}
+	if err := json.Unmarshal(login.Internal, from); err != nil {
+		return nil, nil, false, errRoleGone
+	}
+	if role, err = loadRole(view, from.Role); err != nil {
+		return nil, nil, false, err
+	}
+	if role == nil {
+		return nil, nil, false, errRoleGone
+	}
+	c, err := loadConfig(view)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	return from, role, !c.DisableBinding, nil
+}
+
+// candidates holds what the connection presents against what the login presented and against the role as it is now.
+func (o *origin) candidates(view conclave.View, role *trusted) ([]candidate, error) {
 	certs, err := presented(view.Request())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fingerprint := sha256.Sum256(certs[0].Raw)
 	if subtle.ConstantTimeCompare(fingerprint[:], o.Fingerprint) != 1 {
-		return errOther
+		return nil, errOther
 	}
-	if _, err := candidates(view, certs, role.name, false); err != nil {
-		return err
-	}
-	if role.OCSPEnabled && !role.OCSPFailOpen && (o.VouchedUntil.IsZero() || view.Reached(o.VouchedUntil)) {
-		return errLoginAgain
-	}
-	return nil
+	return candidates(view, certs, role.name, false)
 }

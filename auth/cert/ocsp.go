@@ -27,8 +27,7 @@ const (
 )
 
 var (
-	errNoStatus   = conclave.Errorf(conclave.Invalid, "no OCSP responder vouches for the certificate")
-	errLoginAgain = conclave.Errorf(conclave.Invalid, "the OCSP answer of the login has ended: log in again")
+	errNoStatus = conclave.Errorf(conclave.Invalid, "no OCSP responder vouches for the certificate")
 
 	errBadAnswer  = errors.New("not an answer to the question")
 	errBadSigner  = errors.New("not signed by a responder of the issuer")
@@ -233,27 +232,23 @@ func answersRequest(der, request []byte) error {
 	return nil
 }
 
-// verdict judges the answers about a candidate by cluster time: why it can't log in, nil if it can, and until when the
-// answers vouch for it.
-func (t *trusted) verdict(view conclave.View, answers []answer) (until time.Time, why *conclave.Error) {
+// verdict judges the answers about a candidate by cluster time: why it isn't let in, nil if it is.
+func (t *trusted) verdict(view conclave.View, answers []answer) (why *conclave.Error) {
 	good, failed := 0, 0
 	for _, a := range answers {
 		switch {
 		case a.usable && a.status == ocsp.Revoked:
-			return until, errRevoked
+			return errRevoked
 		case a.usable && a.status == ocsp.Good && a.isCurrent(view, t.OCSPMaxAge.Duration()):
 			good++
-			if end := a.end(t.OCSPMaxAge.Duration()); good == 1 || end.Before(until) {
-				until = end
-			}
 		default:
 			failed++
 		}
 	}
 	if good > 0 && (failed == 0 || !t.OCSPQueryAll) || t.OCSPFailOpen {
-		return until, nil
+		return nil
 	}
-	return until, errNoStatus
+	return errNoStatus
 }
 
 func (a *answer) isCurrent(view conclave.View, maxAge time.Duration) bool {
@@ -261,13 +256,4 @@ func (a *answer) isCurrent(view conclave.View, maxAge time.Duration) bool {
 		return false
 	}
 	return a.signerFrom.IsZero() || view.Reached(a.signerFrom) && !view.Reached(a.signerUntil)
-}
-
-// end is when an answer ends, zero if it holds for the moment only.
-func (a *answer) end(maxAge time.Duration) time.Time {
-	end := a.until
-	if limit := a.from.Add(maxAge); maxAge > 0 && (end.IsZero() || limit.Before(end)) {
-		end = limit
-	}
-	return end
 }

@@ -210,29 +210,38 @@ func TestRoleThatNobodyWasAskedForTakesNobody(t *testing.T) {
 	refused(t, client, "f", "revoked")
 }
 
-func TestAnswersCountAtRenewalUntilTheyEnd(t *testing.T) {
+func TestRespondersAreAskedAgainAtRenewal(t *testing.T) {
 	ca := newCA(t, "CA")
 	client := ca.issue("client", 2)
+	good, silent := says(t, ca, ca, ocsp.Good), func([]byte) []byte { return nil }
 	forever := func(r *ocsp.Response) { r.NextUpdate = time.Time{} }
 	for _, tc := range []struct {
 		what    string
-		answer  func([]byte) []byte
+		then    func([]byte) []byte // what the responder says when the login is renewed
 		fields  map[string]any
 		advance time.Duration
-		works   bool
+		refusal string
 	}{
-		{"before the end", says(t, ca, ca, ocsp.Good), nil, 59 * time.Minute, true},
-		{"after the end", says(t, ca, ca, ocsp.Good), nil, time.Hour, false},
-		{"without an end", says(t, ca, ca, ocsp.Good, forever), nil, 0, false},
-		{"without an end, within its age", says(t, ca, ca, ocsp.Good, forever), map[string]any{"ocsp_this_update_max_age": "10m"}, 9 * time.Minute, true},
-		{"beyond its age", says(t, ca, ca, ocsp.Good), map[string]any{"ocsp_this_update_max_age": "10m"}, 10 * time.Minute, false},
-		{"after the end, if that doesn't matter", says(t, ca, ca, ocsp.Good), map[string]any{"ocsp_fail_open": true}, time.Hour, true},
+		{"the same", good, nil, 59 * time.Minute, ""},
+		{"an answer that has ended", good, nil, time.Hour, "no OCSP responder vouches"},
+		{"an answer without an end", says(t, ca, ca, ocsp.Good, forever), nil, 2 * time.Hour, ""},
+		{"an answer beyond its age", good, map[string]any{"ocsp_this_update_max_age": "10m"}, 10 * time.Minute, "no OCSP responder vouches"},
+		{"that it is revoked", says(t, ca, ca, ocsp.Revoked), nil, 0, "revoked"},
+		{"that it is revoked, when nothing is enough", says(t, ca, ca, ocsp.Revoked), map[string]any{"ocsp_fail_open": true}, 0, "revoked"},
+		{"nothing", silent, nil, 0, "no OCSP responder vouches"},
+		{"nothing, when that is enough", silent, map[string]any{"ocsp_fail_open": true}, 2 * time.Hour, ""},
 	} {
-		h := presenting(ocspHarness(t, ca, tc.fields, newResponder(t, tc.answer)), client)
+		responder := newResponder(t, good)
+		h := presenting(ocspHarness(t, ca, tc.fields, responder), client)
 		login := logIn(t, h, "")
+		responder.answer.Store(&tc.then)
 		h.Advance(tc.advance)
-		if _, err := h.RenewLogin(login); (err == nil) != tc.works {
-			t.Errorf("%s: %v, works: want %v", tc.what, err, tc.works)
+		_, err := h.RenewLogin(login)
+		if tc.refusal == "" && err != nil || tc.refusal != "" && (!conclave.Is(err, conclave.Invalid) || !strings.Contains(err.Error(), tc.refusal)) {
+			t.Errorf("%s: %v, want %q", tc.what, err, tc.refusal)
+		}
+		if got := responder.asked.Load(); got != 2 {
+			t.Errorf("%s: asked %d times, want 2", tc.what, got)
 		}
 	}
 }

@@ -27,6 +27,7 @@ var (
 	errEmpty      = conclave.Errorf(conclave.Invalid, "password cannot be of zero length when passwordless binds are being denied")
 	errDenied     = conclave.Errorf(conclave.Denied, "permission denied")
 	errPolicies   = conclave.Errorf(conclave.Invalid, "policies have changed, not renewing")
+	errUserGone   = conclave.Errorf(conclave.Invalid, "the directory doesn't know the user any more, not renewing")
 	errLoginAgain = conclave.Errorf(conclave.Invalid, "the auth method isn't configured any more, or the user has too many groups: log in again")
 )
 
@@ -109,9 +110,12 @@ type user struct {
 	name, alias string // as in member
 }
 
+// searches reports whether the directory is searched by an account of its own, or by nobody, and not by who logs in.
+func (c *config) searches() bool { return c.DiscoverDN || c.BindDN != "" && c.BindPass != "" }
+
 // authenticate finds the user and tries the password.
 func (d *directory) authenticate(name, password string) (*user, error) {
-	if d.DiscoverDN || d.BindDN != "" && d.BindPass != "" {
+	if d.searches() {
 		if err := d.bindAccount(); err != nil {
 			return nil, err
 		}
@@ -156,10 +160,10 @@ func (d *directory) find(name string) (*user, error) {
 	switch {
 	case d.UPNDomain != "":
 		attribute, asked = "userPrincipalName", name+"@"+d.UPNDomain
-		if !d.DiscoverDN && (d.BindDN == "" || d.BindPass == "") {
+		if !d.searches() {
 			searched = defaultUserFilter
 		}
-	case !d.DiscoverDN && (d.BindDN == "" || d.BindPass == ""):
+	case !d.searches():
 		base, scope = fmt.Sprintf("%s=%s,%s", d.UserAttr, ldapv3.EscapeDN(name), d.UserDN), ldapv3.ScopeBaseObject
 		searched = defaultUserFilter
 	}
@@ -256,9 +260,58 @@ func login(ctx context.Context, tx conclave.Tx, _ *loginIn) (*conclave.Response,
 	return resp, nil
 }
 
-// RenewLogin looks again at what the user and the groups of the login get. The directory isn't asked again, since no
-// password is kept: until its end a token lives on by what the directory said.
-func (Engine) RenewLogin(_ context.Context, view conclave.View, login *conclave.Login) (*conclave.TokenTerms, error) {
+// renewal is what the directory is asked about before a login is renewed.
+type renewal struct {
+	Config *config
+	Name   string
+}
+
+// GatherRenewal wants the directory asked if an account can search it: no password of users is kept.
+func (Engine) GatherRenewal(view conclave.View, login *conclave.Login) (any, error) {
+	var from origin
+	if err := json.Unmarshal(login.Internal, &from); err != nil {
+		return nil, nil // RenewLogin refuses
+	}
+	c, err := loadConfig(view)
+	if err != nil || c == nil || !c.searches() {
+		return nil, err
+	}
+	return renewal{c, from.Name}, nil
+}
+
+// AskRenewal asks the directory whether the user is still there, and in which groups.
+func (Engine) AskRenewal(ctx context.Context, gathered any) (any, error) {
+	asked, ok := gathered.(renewal)
+	if !ok {
+		return nil, errLoginAgain
+	}
+	ctx, cancel := context.WithTimeout(ctx, loginTime)
+	defer cancel()
+	d, err := asked.Config.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	if err := d.bindAccount(); err != nil {
+		return nil, err
+	}
+	found, err := d.find(asked.Name)
+	if err != nil {
+		return nil, err
+	}
+	if found == nil || found.name != asked.Name {
+		return nil, errUserGone
+	}
+	groups, err := d.groupsOf(found)
+	if err != nil {
+		return nil, err
+	}
+	return &member{name: found.name, alias: found.alias, groups: groups}, nil
+}
+
+// RenewLogin looks again at what the user and the groups of the login get: the groups that the directory says now if it
+// can be asked, or those of the login. Who gets other policies than at the login must log in again.
+func (Engine) RenewLogin(ctx context.Context, view conclave.View, login *conclave.Login) (*conclave.TokenTerms, error) {
 	var from origin
 	if err := json.Unmarshal(login.Internal, &from); err != nil {
 		return nil, errLoginAgain
@@ -267,15 +320,23 @@ func (Engine) RenewLogin(_ context.Context, view conclave.View, login *conclave.
 	if err != nil {
 		return nil, err
 	}
-	if c == nil || from.Groups == nil {
+	who, asked := conclave.Prepared[*member](ctx)
+	if c == nil || from.Groups == nil && !asked {
 		return nil, errLoginAgain
 	}
-	policies, _, err := granted(view, from.Name, from.Groups)
+	groups := from.Groups
+	if asked {
+		groups = who.groups
+	}
+	policies, aliases, err := granted(view, from.Name, groups)
 	if err != nil {
 		return nil, err
 	}
 	if !isSameSet(append(policies, c.Policies...), from.Policies) {
 		return nil, errPolicies
+	}
+	if asked {
+		login.Groups = append([]string{}, aliases...)
 	}
 	terms := c.TokenTerms
 	return &terms, nil

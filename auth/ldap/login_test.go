@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	ldapv3 "github.com/go-ldap/ldap/v3"
+
 	"conclave"
 	"conclave/engine/enginetest"
 )
@@ -78,6 +80,8 @@ func TestDirectory(t *testing.T) {
 		{"Searches are bounded", searchesAreBounded},
 		{"Logins come from bound networks", loginsComeFromBoundNetworks},
 		{"Renewal looks at policies again", renewalLooksAtPoliciesAgain},
+		{"Renewal asks the directory again", renewalAsksTheDirectoryAgain},
+		{"Renewal without an account goes by the login", renewalWithoutAnAccountGoesByTheLogin},
 	} {
 		t.Run(row.name, func(t *testing.T) { row.test(t, d) })
 	}
@@ -309,7 +313,7 @@ func searchesAreBounded(t *testing.T, d *slapd) {
 			t.Fatal(err)
 		}
 		for limit, want := range map[int]bool{3: false, 100: true} {
-			entries, err := conn.search(people, 2, "(objectClass=inetOrgPerson)", limit, "uid")
+			entries, err := conn.search(people, 2, "(&(objectClass=inetOrgPerson)(!(uid=temp)))", limit, "uid")
 			if (err == nil) != want || want && len(entries) != 6 || !want && !errors.Is(err, errTooMany) {
 				t.Errorf("pages of %d, limit %d: %d entries, %v", pages, limit, len(entries), err)
 			}
@@ -372,5 +376,39 @@ func renewalLooksAtPoliciesAgain(t *testing.T, d *slapd) {
 	h.Data(conclave.Update, "config", map[string]any{"token_policies": "base"})
 	if _, err := h.RenewLogin(login); err != nil {
 		t.Errorf("renewal when all is as before: %v", err)
+	}
+}
+
+func renewalAsksTheDirectoryAgain(t *testing.T, d *slapd) {
+	h := configured(t, searching(d, nil))
+	login := logIn(t, h, "temp", "temp-secret")
+	if !slices.Equal(login.Groups, []string{"temps"}) {
+		t.Fatalf("groups = %q", login.Groups)
+	}
+	d.change(t, func(conn *ldapv3.Conn) error {
+		leave := ldapv3.NewModifyRequest("cn=temps,"+groups, nil)
+		leave.Delete("member", []string{"uid=temp," + people})
+		return conn.Modify(leave)
+	})
+	if _, err := h.RenewLogin(login); err != nil || login.Groups == nil || len(login.Groups) > 0 {
+		t.Errorf("renewal after the user left a group that gives nothing: %v, groups %q", err, login.Groups)
+	}
+	h.Data(conclave.Update, "config", map[string]any{"url": "ldap://127.0.0.1:1"})
+	if _, err := h.RenewLogin(login); !conclave.Is(err, conclave.Unavailable) {
+		t.Errorf("renewal when the directory can't be reached: %v", err)
+	}
+	h.Data(conclave.Update, "config", searching(d, nil))
+	d.change(t, func(conn *ldapv3.Conn) error { return conn.Del(ldapv3.NewDelRequest("uid=temp,"+people, nil)) })
+	if _, err := h.RenewLogin(login); err != error(errUserGone) {
+		t.Errorf("renewal when the user is gone: %v, want %q", err, errUserGone)
+	}
+}
+
+func renewalWithoutAnAccountGoesByTheLogin(t *testing.T, d *slapd) {
+	h := configured(t, searching(d, map[string]any{"binddn": "", "bindpass": ""}))
+	login := logIn(t, h, "bob", "bob-secret")
+	login.Groups = nil
+	if _, err := h.RenewLogin(login); err != nil || login.Groups != nil {
+		t.Errorf("renewal: %v, groups %q, want none", err, login.Groups)
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	ldapv3 "github.com/go-ldap/ldap/v3"
 )
 
 const (
@@ -117,6 +119,19 @@ objectClass: groupOfNames
 cn: cn=admins,dc=x
 member: uid=bob,ou=people,dc=example,dc=org
 
+dn: uid=temp,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: temp
+cn: temp
+sn: temp
+userPassword: temp-secret
+
+dn: cn=temps,ou=groups,dc=example,dc=org
+objectClass: groupOfNames
+cn: temps
+member: uid=temp,ou=people,dc=example,dc=org
+member: uid=nobody,ou=people,dc=example,dc=org
+
 dn: cn=stars,ou=groups,dc=example,dc=org
 objectClass: groupOfNames
 cn: stars
@@ -146,6 +161,7 @@ TLSVerifyClient try
 database mdb
 suffix "dc=example,dc=org"
 rootdn "cn=root,dc=example,dc=org"
+rootpw root-secret
 directory DIR/data
 maxsize 67108864
 access to attrs=userPassword by anonymous auth by * none
@@ -177,6 +193,22 @@ func slapdPath(t testing.TB) string {
 	}
 	t.Skip("slapd is not installed (Debian: apt-get install slapd): no real directory to test against")
 	return ""
+}
+
+// change alters the directory as its administrator.
+func (d *slapd) change(t testing.TB, what func(conn *ldapv3.Conn) error) {
+	t.Helper()
+	conn, err := ldapv3.DialURL(d.plain)
+	if err == nil {
+		defer conn.Close()
+		err = conn.Bind("cn=root,dc=example,dc=org", "root-secret")
+	}
+	if err == nil {
+		err = what(conn)
+	}
+	if err != nil {
+		t.Fatalf("change the directory: %v", err)
+	}
 }
 
 // startSlapd starts a directory with the test's entries, with what is added to its configuration. It ends with the test.
