@@ -9,6 +9,7 @@ import (
 	"conclave/auth/ldap"
 	"conclave/auth/userpass"
 	"conclave/engine/cubbyhole"
+	"conclave/engine/database"
 	"conclave/engine/kv"
 	"conclave/engine/transit"
 	"conclave/engine/ssh"
@@ -25,6 +26,7 @@ func plugins() []conclave.Plugin {
 		ldap.Plugin(),
 		userpass.Plugin(),
 		cubbyhole.Plugin(),
+		database.Plugin(),
 		kv.Plugin(),
 		transit.Plugin(),
 		ssh.Plugin(),
