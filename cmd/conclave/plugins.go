@@ -13,6 +13,7 @@ import (
 	"conclave/engine/kv"
 	"conclave/engine/transit"
 	"conclave/engine/ssh"
+	"conclave/engine/totp"
 )
 
 // plugins is the one list of secrets engines and auth methods that can be mounted.
@@ -30,6 +31,7 @@ func plugins() []conclave.Plugin {
 		kv.Plugin(),
 		transit.Plugin(),
 		ssh.Plugin(),
+		totp.Plugin(),
 	}
 }
 
