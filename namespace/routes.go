@@ -25,6 +25,8 @@ type Setup struct {
 	Empty func(system conclave.System) error
 	// Spaces are those that go with a namespace, beside its system space.
 	Spaces func(view conclave.View) ([]conclave.Space, error)
+	// Root is the system space of the root namespace, in the transaction of a view: what locks a namespace is kept above it.
+	Root   func(view conclave.View) (conclave.System, error)
 	Random io.Reader
 }
 
@@ -34,8 +36,10 @@ func Routes(setup Setup) []conclave.Route {
 	write := conclave.WriteRoute(conclave.Update, "namespaces/{name}", "Make a namespace, or change its metadata.", s.write)
 	write.Prepare = s.mint
 	lockDoc := "Refuse all requests to a namespace and those below it; the answer has the key that unlocks it."
+	unlockDoc := "Let requests in again. Root tokens need no key."
 	lock := conclave.WriteRoute(conclave.Update, "namespaces/api-lock/lock/{path...}", lockDoc, s.lock).With(conclave.Sudo)
-	lock.Prepare = s.mint
+	lockOwn := conclave.WriteRoute(conclave.Update, "namespaces/api-lock/lock", lockDoc, s.lockOwn).With(conclave.Sudo)
+	lock.Prepare, lockOwn.Prepare = s.mint, s.mint
 	return []conclave.Route{
 		conclave.ReadRoute(conclave.List, "namespaces", "List the namespaces directly below.", s.list),
 		conclave.ReadRoute(conclave.Read, "namespaces/{name}", "Read about a namespace.", s.read),
@@ -43,7 +47,9 @@ func Routes(setup Setup) []conclave.Route {
 		conclave.WriteRoute(conclave.Patch, "namespaces/{name}", "Change some of a namespace's metadata; null removes an entry.", s.patch),
 		conclave.WriteRoute(conclave.Delete, "namespaces/{name}", "Delete a namespace. All that it holds is destroyed, with the keys that it was encrypted with.", s.remove),
 		lock,
-		conclave.WriteRoute(conclave.Update, "namespaces/api-lock/unlock/{path...}", "Let requests in again. Root tokens need no key.", s.unlock).With(conclave.Sudo),
+		lockOwn,
+		conclave.WriteRoute(conclave.Update, "namespaces/api-lock/unlock/{path...}", unlockDoc, s.unlock).With(conclave.Sudo),
+		conclave.WriteRoute(conclave.Update, "namespaces/api-lock/unlock", unlockDoc, s.unlockOwn).With(conclave.Sudo),
 	}
 }
 
@@ -294,65 +300,111 @@ type lockOutput struct {
 	UnlockKey string `json:"unlock_key" doc:"What unlocks the namespace. It is shown once."`
 }
 
-// below finds the namespace at a path, with the system space that lists it.
-func below(tx conclave.Tx, path string) (conclave.System, *Table, *Entry, error) {
+// lockable is a namespace with the system space that lists it.
+type lockable struct {
+	system conclave.System
+	table  *Table
+	entry  *Entry
+}
+
+// own is the namespace of the request.
+func (s *Setup) own(tx conclave.Tx) (*lockable, error) {
+	if tx.Namespace().IsRoot() {
+		return nil, conclave.Errorf(conclave.Invalid, "the root namespace can't be locked: seal the vault instead")
+	}
+	root, err := s.Root(tx)
+	if err != nil {
+		return nil, err
+	}
+	return below(root, tx.Namespace().Path)
+}
+
+// below finds the namespace at a path.
+func below(tx conclave.Tx, path string) (*lockable, error) {
 	system, ok := tx.(conclave.System)
 	if !ok {
-		return nil, nil, nil, conclave.Errorf(conclave.Internal, "namespaces are locked outside the system space")
+		return nil, conclave.Errorf(conclave.Internal, "namespaces are locked outside the system space")
 	}
 	segments := strings.Split(strings.TrimSuffix(path, "/"), "/")
 	for i, name := range segments {
 		table, e, err := find(system, name)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
 		if i == len(segments)-1 {
-			return system, table, e, nil
+			return &lockable{system, table, e}, nil
 		}
 		if system, err = open(system, e); err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
 	}
-	return nil, nil, nil, &conclave.Error{Kind: conclave.NotFound}
+	return nil, &conclave.Error{Kind: conclave.NotFound}
 }
 
 func (s *Setup) lock(ctx context.Context, tx conclave.Tx, in *lockInput) (*lockOutput, error) {
+	l, err := below(tx, in.Path)
+	if err != nil {
+		return nil, err
+	}
+	return l.lock(ctx)
+}
+
+func (s *Setup) lockOwn(ctx context.Context, tx conclave.Tx, _ *conclave.None) (*lockOutput, error) {
+	l, err := s.own(tx)
+	if err != nil {
+		return nil, err
+	}
+	return l.lock(ctx)
+}
+
+func (l *lockable) lock(ctx context.Context) (*lockOutput, error) {
 	ids, err := prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
-	system, table, e, err := below(tx, in.Path)
-	if err != nil {
-		return nil, err
-	}
-	if e.Locked() {
+	if l.entry.Locked() {
 		return nil, conclave.Errorf(conclave.Invalid, "the namespace is locked already")
 	}
 	sum := sha256.Sum256([]byte(ids.key))
-	next := *e
+	next := *l.entry
 	next.Lock = sum[:]
-	return &lockOutput{ids.key}, table.with(system, e, &next)
+	return &lockOutput{ids.key}, l.table.with(l.system, l.entry, &next)
+}
+
+type unlockKey struct {
+	UnlockKey conclave.Secret `json:"unlock_key" doc:"The key that locking answered; root tokens need none."`
 }
 
 type unlockInput struct {
 	lockInput
-	UnlockKey conclave.Secret `json:"unlock_key" doc:"The key that locking answered; root tokens need none."`
+	unlockKey
 }
 
 func (s *Setup) unlock(_ context.Context, tx conclave.Tx, in *unlockInput) (*conclave.None, error) {
-	system, table, e, err := below(tx, in.Path)
+	l, err := below(tx, in.Path)
 	if err != nil {
 		return nil, err
 	}
-	if !e.Locked() {
-		return nil, conclave.Errorf(conclave.Invalid, "the namespace is not locked")
+	return nil, l.unlock(tx.Caller(), in.UnlockKey)
+}
+
+func (s *Setup) unlockOwn(_ context.Context, tx conclave.Tx, in *unlockKey) (*conclave.None, error) {
+	l, err := s.own(tx)
+	if err != nil {
+		return nil, err
 	}
-	sum := sha256.Sum256([]byte(in.UnlockKey.Reveal()))
-	caller := tx.Caller()
-	if (caller == nil || !caller.Root) && subtle.ConstantTimeCompare(sum[:], e.Lock) != 1 {
-		return nil, conclave.Errorf(conclave.Denied, "permission denied")
+	return nil, l.unlock(tx.Caller(), in.UnlockKey)
+}
+
+func (l *lockable) unlock(caller *conclave.Caller, key conclave.Secret) error {
+	if !l.entry.Locked() {
+		return conclave.Errorf(conclave.Invalid, "the namespace is not locked")
 	}
-	next := *e
+	sum := sha256.Sum256([]byte(key.Reveal()))
+	if (caller == nil || !caller.Root) && subtle.ConstantTimeCompare(sum[:], l.entry.Lock) != 1 {
+		return conclave.Errorf(conclave.Denied, "permission denied")
+	}
+	next := *l.entry
 	next.Lock = nil
-	return nil, table.with(system, e, &next)
+	return l.table.with(l.system, l.entry, &next)
 }

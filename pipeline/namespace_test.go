@@ -10,6 +10,7 @@ import (
 	"conclave"
 	"conclave/mount"
 	"conclave/namespace"
+	"conclave/store"
 )
 
 func namespaceRoutes() []conclave.Route {
@@ -21,6 +22,7 @@ func namespaceRoutes() []conclave.Route {
 		},
 		Empty:  func(conclave.System) error { return nil },
 		Spaces: mount.Spaces,
+		Root:   func(view conclave.View) (conclave.System, error) { return view.(*store.View).Tx().System(), nil },
 		Random: rand.Reader,
 	})
 }
@@ -148,6 +150,25 @@ func TestLockedNamespaceServesNothing(t *testing.T) {
 	h.must(t, "other/", conclave.Read, "secret/x", h.root, nil)
 	h.must(t, "", conclave.Update, "sys/namespaces/api-lock/unlock/team", h.root, map[string]any{"unlock_key": key.UnlockKey})
 	h.must(t, "team/", conclave.Read, "secret/x", h.root, nil)
+}
+
+func TestNamespaceIsLockedFromWithin(t *testing.T) {
+	h := settled(t)
+	team := h.token(t, "team/", h.root, map[string]any{"policies": "root"})
+	var key struct {
+		UnlockKey string `json:"unlock_key"`
+	}
+	const lock, unlock = "sys/namespaces/api-lock/lock", "sys/namespaces/api-lock/unlock"
+	h.fails(t, conclave.Invalid, "", conclave.Update, lock, h.root, nil)
+	if err := json.Unmarshal([]byte(data(t, h.must(t, "team/", conclave.Update, lock, team, nil))), &key); err != nil {
+		t.Fatal(err)
+	}
+	h.fails(t, conclave.Unavailable, "team/", conclave.Read, "secret/x", team, nil)
+	h.must(t, "other/", conclave.Read, "secret/x", h.root, nil)
+	reader := h.token(t, "", h.root, map[string]any{"policies": "default"})
+	h.fails(t, conclave.Denied, "team/", conclave.Update, unlock, reader, map[string]any{"unlock_key": key.UnlockKey})
+	h.must(t, "team/", conclave.Update, unlock, team, map[string]any{"unlock_key": key.UnlockKey})
+	h.must(t, "team/", conclave.Read, "secret/x", team, nil)
 }
 
 func TestDeletedNamespaceIsGoneForEver(t *testing.T) {

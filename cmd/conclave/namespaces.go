@@ -24,8 +24,18 @@ func namespaceSetup() namespace.Setup {
 		},
 		Empty:  emptyNamespace,
 		Spaces: mount.Spaces,
+		Root:   rootSystem,
 		Random: rand.Reader,
 	}
+}
+
+// rootSystem is the system space of the root namespace, in the transaction of a view.
+func rootSystem(view conclave.View) (conclave.System, error) {
+	opened, ok := view.(*store.View)
+	if !ok {
+		return nil, conclave.Errorf(conclave.Internal, "a view that is no transaction's")
+	}
+	return opened.Tx().System(), nil
 }
 
 // namespaceAt reports whether a path begins with the name of a namespace.

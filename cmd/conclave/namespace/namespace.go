@@ -198,18 +198,17 @@ func remove(s *client.Session) *cobra.Command {
 }
 
 // locking is the client and the route to lock or unlock a namespace with: the one that is named, or the one that the
-// command works in, which the one above it locks.
+// command works in.
 func locking(c *api.Client, how string, args []string) (*api.Client, string, error) {
 	base, path := strings.Trim(c.Namespace(), "/"), ""
 	if len(args) == 1 {
 		path = strings.Trim(args[0], "/")
 	}
-	if path == "" {
-		slash := strings.LastIndexByte(base, '/')
-		base, path = base[:max(slash, 0)], base[slash+1:]
+	if path == "" && base == "" {
+		return nil, "", client.Usagef("name the namespace: the root namespace can't be locked")
 	}
 	if path == "" {
-		return nil, "", client.Usagef("name the namespace: the root namespace can't be locked")
+		return c, routes + "/api-lock/" + how, nil
 	}
 	return c.WithNamespace(base), routes + "/api-lock/" + how + "/" + path, nil
 }
