@@ -149,7 +149,7 @@ func createKey(ctx context.Context, tx conclave.Tx, in *createIn) (*conclave.Res
 		key.Size = len(v.Secret)
 	}
 	key.Add(v)
-	if err := save(tx, key); err != nil {
+	if err := save(tx, nil, key); err != nil {
 		return nil, err
 	}
 	return show(key, nil)
@@ -191,6 +191,11 @@ func deleteKey(_ context.Context, tx conclave.Tx, in *named) (*conclave.None, er
 	case !key.DeletionAllowed:
 		return nil, conclave.Errorf(conclave.Invalid, "deletion is not allowed for this key")
 	}
+	if key.AutoRotate != 0 {
+		if err := tx.Wake(rotationOf(in.Name), time.Time{}); err != nil {
+			return nil, err
+		}
+	}
 	return nil, tx.Delete(keysDir + in.Name)
 }
 
@@ -219,7 +224,7 @@ func change(tx conclave.Tx, name string, how func(key *keys.Key) error) (*concla
 	if err := how(key); err != nil {
 		return nil, err
 	}
-	if err := save(tx, key); err != nil {
+	if err := save(tx, shared, key); err != nil {
 		return nil, err
 	}
 	return show(key, nil)

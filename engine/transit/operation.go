@@ -67,3 +67,12 @@ func (o operation[In]) handleWith(ctx context.Context, key *keys.Key, in *In, er
 	}
 	return o.run(key, in)
 }
+
+// within is an operation whose input is a part of another one.
+func within[Outer, In any](o operation[In], part func(*Outer) *In) operation[Outer] {
+	return operation[Outer]{
+		name: func(in *Outer) string { return o.name(part(in)) },
+		cost: func(key *keys.Key, in *Outer) time.Duration { return o.cost(key, part(in)) },
+		run:  func(key *keys.Key, in *Outer) (*conclave.Response, error) { return o.run(key, part(in)) },
+	}
+}

@@ -45,18 +45,33 @@ func Plugin() conclave.Plugin {
 }
 
 // Engine serves the routes. It has no state.
-type Engine struct{}
+type Engine struct {
+	wrapping keys.Type // of the wrapping key, if it isn't to be rsa-4096
+}
 
-var _ conclave.Engine = Engine{}
+var _ conclave.Worker = Engine{}
 
 // Kind is "transit".
 func (Engine) Kind() string { return kind }
 
 // Routes are those of keys and of what is done with them.
-func (Engine) Routes() []conclave.Route {
+func (e Engine) Routes() []conclave.Route {
 	routes := keyRoutes()
 	routes = append(routes, configRoutes()...)
-	return append(routes, cipherRoutes()...)
+	routes = append(routes, exportRoutes()...)
+	routes = append(routes, e.importRoutes()...)
+	routes = append(routes, certificateRoutes()...)
+	routes = append(routes, agreeRoutes()...)
+	routes = append(routes, cipherRoutes()...)
+	routes = append(routes, signRoutes()...)
+	return append(routes, digestRoutes()...)
+}
+
+func (e Engine) wrappingType() keys.Type {
+	if e.wrapping == "" {
+		return keys.RSA4096
+	}
+	return e.wrapping
 }
 
 // decodeKey is for View.Load.
@@ -83,11 +98,16 @@ func existing(view conclave.View, name string) (*keys.Key, error) {
 
 var errNoKey = conclave.Errorf(conclave.Invalid, "encryption key not found")
 
-// save stores a key under its name.
-func save(tx conclave.Tx, key *keys.Key) error {
+// save stores a key under its name, in place of old, which is nil if there is none, and sets when it is rotated next.
+func save(tx conclave.Tx, old, key *keys.Key) error {
 	value, err := key.Encode()
 	if err != nil {
 		return err
+	}
+	if old != nil && old.AutoRotate != 0 || key.AutoRotate != 0 {
+		if err := tx.Wake(rotationOf(key.Name), nextRotation(key)); err != nil {
+			return err
+		}
 	}
 	return tx.Put(keysDir+key.Name, value)
 }
