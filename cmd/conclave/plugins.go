@@ -11,6 +11,7 @@ import (
 	"conclave/engine/cubbyhole"
 	"conclave/engine/database"
 	"conclave/engine/kv"
+	"conclave/engine/pki"
 	"conclave/engine/transit"
 	"conclave/engine/ssh"
 	"conclave/engine/totp"
@@ -29,6 +30,7 @@ func plugins() []conclave.Plugin {
 		cubbyhole.Plugin(),
 		database.Plugin(),
 		kv.Plugin(),
+		pki.Plugin(),
 		transit.Plugin(),
 		ssh.Plugin(),
 		totp.Plugin(),

@@ -1,0 +1,198 @@
+package pki
+
+import (
+	"context"
+	"slices"
+
+	"conclave"
+	"conclave/engine/pki/authority"
+	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/revocation"
+)
+
+// crlRoutes are those of revocation lists. unified-… are the same lists: all nodes have one state.
+func crlRoutes() []conclave.Route {
+	var routes []conclave.Route
+	for _, list := range []struct {
+		name    string
+		isDelta bool
+	}{{"crl", false}, {"crl/delta", true}, {"unified-crl", false}, {"unified-crl/delta", true}} {
+		for suffix, isPEM := range map[string]bool{"": false, "/der": false, "/pem": true} {
+			routes = append(routes, conclave.ReadRoute(conclave.Read, "issuer/{issuer_ref}/"+list.name+suffix, "Get an issuer's revocation list.",
+				func(_ context.Context, view conclave.View, in *issuerParam) (*conclave.Response, error) {
+					return rawCRL(view, in.Issuer, list.isDelta, isPEM)
+				}).With(conclave.Public))
+			if suffix == "/der" {
+				continue
+			}
+			routes = append(routes, conclave.ReadRoute(conclave.Read, list.name+suffix, "Get the default issuer's revocation list.",
+				func(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
+					return rawCRL(view, defaultRef, list.isDelta, isPEM)
+				}).With(conclave.Public))
+		}
+	}
+	for name, isDelta := range map[string]bool{"cert/crl": false, "cert/delta-crl": true, "cert/unified-crl": false, "cert/unified-delta-crl": true} {
+		routes = append(routes, conclave.ReadRoute(conclave.Read, name, "Read the default issuer's revocation list.",
+			func(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
+				return certCRL(view, isDelta)
+			}).With(conclave.Public))
+	}
+	routes = append(routes,
+		conclave.ReadRoute(conclave.Read, "cert/crl/raw", "Get the default issuer's revocation list, DER.", func(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
+			return rawCRL(view, defaultRef, false, false)
+		}).With(conclave.Public))
+	for _, op := range []conclave.Operation{conclave.Read, conclave.Update} {
+		routes = append(routes,
+			conclave.WriteRoute(op, "crl/rotate", "Publish new revocation lists, which deltas begin with from now on.", rotate(true)),
+			conclave.WriteRoute(op, "crl/rotate-delta", "Publish new delta revocation lists.", rotate(false)))
+	}
+	return routes
+}
+
+// publisher is an issuer of an authority that may sign for a use, with its key: the one that is named, or another one
+// with the same name and key.
+func publisher(view conclave.View, named *authority.Issuer, use string) (*authority.Issuer, *authority.Key, error) {
+	candidates := []*authority.Issuer{named}
+	if !named.MayDo(use) || named.KeyID == "" {
+		list, err := issuers(view)
+		if err != nil {
+			return nil, nil, err
+		}
+		candidates = slices.DeleteFunc(list, func(issuer *authority.Issuer) bool { return issuer.Authority() != named.Authority() })
+	}
+	for _, issuer := range candidates {
+		if !issuer.MayDo(use) || issuer.KeyID == "" {
+			continue
+		}
+		if key, err := loadKey(view, issuer.KeyID); err != nil || key != nil {
+			return issuer, key, err
+		}
+	}
+	return nil, nil, conclave.Errorf(conclave.Invalid, "the issuer may not sign for this use, or its private key isn't here")
+}
+
+// signedList makes an issuer's revocation list. It is a function of what is stored and of the period of time, the same on
+// every node, so the transaction is bound to that period.
+func signedList(view conclave.View, ref string, isDelta bool) ([]byte, error) {
+	named, err := thereIs(view, ref)
+	if err != nil {
+		return nil, err
+	}
+	config, err := crlConfig(view)
+	if err != nil {
+		return nil, err
+	}
+	if isDelta && !config.EnableDelta {
+		return nil, conclave.Errorf(conclave.NotFound, "delta CRLs are not enabled")
+	}
+	issuer, key, err := publisher(view, named, authority.UsageCRL)
+	if err != nil {
+		return nil, err
+	}
+	of := issuer.Authority()
+	head, err := ledger(view, of)
+	if err != nil {
+		return nil, err
+	}
+	if head.Changed == 0 && config.Changed == 0 {
+		began := *head
+		began.Changed = issuer.Cert.NotBefore.UnixNano()
+		head = &began
+	}
+	edition, until := config.Edition(head, view.Now())
+	view.Reached(until)
+	list := &revocation.List{Edition: edition, Expiry: config.Expiry.Duration(), IsDelta: isDelta}
+	if list.Algorithm, err = algorithmOf(issuer.Cert, issuer.Algorithm); err != nil {
+		return nil, err
+	}
+	if !config.Disable {
+		if list.Segments, err = segments(view, of, head, isDelta, edition); err != nil {
+			return nil, err
+		}
+	}
+	if urls, err := urlsOf(view, issuer); err != nil {
+		return nil, err
+	} else if config.EnableDelta && !isDelta && len(urls.DeltaCRL) > 0 {
+		extension, err := issuing.FreshestCRL(urls.DeltaCRL)
+		if err != nil {
+			return nil, err
+		}
+		list.Extra = append(list.Extra, extension)
+	}
+	return list.Sign(issuer.Cert, issuing.Steady(key.Signer))
+}
+
+// segments are the ledger's entries; for a delta only the segments that can have some after its base.
+func segments(view conclave.View, of string, head *revocation.Head, isDelta bool, edition revocation.Edition) ([]revocation.Segment, error) {
+	var list []revocation.Segment
+	for n := head.Next; n > head.First; n-- {
+		segment, err := loadSegment(view, of, n-1)
+		if err != nil {
+			return nil, err
+		}
+		if isDelta && len(segment) > 0 && segment[len(segment)-1].At <= edition.Base {
+			break
+		}
+		list = append(list, segment)
+	}
+	slices.Reverse(list)
+	return list, nil
+}
+
+func rawCRL(view conclave.View, ref string, isDelta, isPEM bool) (*conclave.Response, error) {
+	der, err := signedList(view, ref, isDelta)
+	if err != nil {
+		return nil, err
+	}
+	if isPEM {
+		return raw("application/x-pem-file", []byte(issuing.PEM("X509 CRL", der)+"\n")), nil
+	}
+	return raw(typeCRL, der), nil
+}
+
+func certCRL(view conclave.View, isDelta bool) (*conclave.Response, error) {
+	der, err := signedList(view, defaultRef, isDelta)
+	if err != nil {
+		return nil, err
+	}
+	return &conclave.Response{Data: &certOut{Certificate: issuing.PEM("X509 CRL", der) + "\n"}}, nil
+}
+
+type rotateOut struct {
+	Success bool `json:"success" doc:"Always true."`
+}
+
+// rotate touches the ledgers of all authorities.
+func rotate(isComplete bool) func(context.Context, conclave.Tx, *conclave.None) (*rotateOut, error) {
+	return func(_ context.Context, tx conclave.Tx, _ *conclave.None) (*rotateOut, error) {
+		list, err := issuers(tx)
+		if err != nil {
+			return nil, err
+		}
+		config, err := crlConfig(tx)
+		if err != nil {
+			return nil, err
+		}
+		done := map[string]bool{}
+		for _, issuer := range list {
+			of := issuer.Authority()
+			if done[of] || issuer.KeyID == "" {
+				continue
+			}
+			done[of] = true
+			old, err := ledger(tx, of)
+			if err != nil {
+				return nil, err
+			}
+			head := *old
+			head.Changed = old.Touch(tx.Now(), config)
+			if isComplete {
+				head.Base = head.Changed
+			}
+			if err := store(tx, "ledger/"+of+"/head", &head); err != nil {
+				return nil, err
+			}
+		}
+		return &rotateOut{true}, nil
+	}
+}

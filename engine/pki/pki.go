@@ -1,0 +1,56 @@
+// Package pki is the secrets engine for X.509 certificates: authorities with their keys, roles that say which
+// certificates may be had, and what becomes of certificates once they are issued: revocation lists, OCSP, tidying.
+//
+// Keys are made before the transaction opens; certificates are signed in it, for their validity and the issuer's is judged
+// by the transaction's time. Signatures are a function of what is signed, so a handler may run again. A certificate that is
+// revoked is on the revocation list, and so answered by OCSP, on every node, as of the answer to the request that revoked
+// it: lists are made when they are asked for, from what is stored, and kept until something changes.
+//
+// Stored are, besides the settings at config/…:
+//
+//	role/NAME               a role
+//	key/ID  keyname/NAME    a private key; the id that a name stands for
+//	issuer/ID  issuername/NAME
+//	cert/HH/SERIAL          a certificate; HH are the last two digits of the serial number, hexadecimal
+//	expiry/DAY/HH/SERIAL    the same serial number by the time when its certificate ends, for tidying
+//	revoked/HH/SERIAL       that it is revoked
+//	ledger/AUTHORITY/head   what an authority has revoked: package revocation
+//	ledger/AUTHORITY/N
+package pki
+
+import (
+	"slices"
+
+	"conclave"
+)
+
+const kind = "pki"
+
+// Limits.
+const (
+	maxName    = 128 // bytes of a role's, a key's or an issuer's name
+	maxIssuers = 256 // of one mount
+	maxKeys    = 512
+)
+
+// Plugin is the engine's line in the list of plug-ins.
+func Plugin() conclave.Plugin {
+	return conclave.Plugin{
+		Kind: kind,
+		Doc:  "Issues and revokes X.509 certificates.",
+		Open: func(map[string]string) (conclave.Engine, error) { return Engine{}, nil },
+	}
+}
+
+// Engine serves the routes. It has no state.
+type Engine struct{}
+
+var _ conclave.Leaser = Engine{}
+
+// Kind is "pki".
+func (Engine) Kind() string { return kind }
+
+// Routes are those of authorities, roles, certificates and revocation.
+func (Engine) Routes() []conclave.Route {
+	return slices.Concat(configRoutes(), roleRoutes(), issueRoutes(), rootRoutes(), certRoutes(), revokeRoutes(), crlRoutes())
+}

@@ -1,0 +1,322 @@
+package pki
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"math/big"
+	"slices"
+	"strconv"
+	"time"
+
+	"conclave"
+	"conclave/engine/pki/authority"
+	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/revocation"
+)
+
+const (
+	revokeDoc = `Revoke a certificate, named by its serial number, or given as it is if it isn't kept here.
+It is on the revocation list, and answered as revoked by OCSP, once this is answered.`
+	revokeWithKeyDoc = `Revoke a certificate, as whoever has its private key.`
+	revokeIssuerDoc  = `Revoke an issuer: it signs no certificates any more.
+It is on the revocation list of the issuer above it, if that is here.`
+)
+
+func revokeRoutes() []conclave.Route {
+	revoke := conclave.WriteRoute(conclave.Update, "revoke", revokeDoc, revokeCert)
+	revoke.Prepare = prepareRevoke
+	withKey := conclave.WriteRoute(conclave.Update, "revoke-with-key", revokeWithKeyDoc, revokeWithKey)
+	withKey.Prepare = prepareRevoke
+	return []conclave.Route{revoke, withKey,
+		conclave.WriteRoute(conclave.Update, "issuer/{issuer_ref}/revoke", revokeIssuerDoc, revokeIssuer)}
+}
+
+// revoked is what is known of a revoked certificate, stored as JSON.
+type revoked struct {
+	Authority string `json:"authority"`
+	At        int64  `json:"at"`      // Unix nanoseconds
+	Expires   int64  `json:"expires"` // Unix seconds
+}
+
+type revokeIn struct {
+	Serial      string `json:"serial_number" doc:"Serial number, in hexadecimal with colons or hyphens."`
+	Certificate string `json:"certificate" doc:"The certificate, PEM, instead of its serial number."`
+}
+
+type revokeWithKeyIn struct {
+	revokeIn
+	PrivateKey conclave.Secret `json:"private_key" doc:"The certificate's private key, PEM."`
+}
+
+// prepareRevoke reads the certificate and the key that are given.
+func prepareRevoke(_ context.Context, _ *conclave.Request, in any) (any, error) {
+	m, err := newMaterials()
+	if err != nil {
+		return nil, err
+	}
+	var from *revokeIn
+	switch in := in.(type) {
+	case *revokeIn:
+		from = in
+	case *revokeWithKeyIn:
+		from = &in.revokeIn
+		var none []*x509.Certificate
+		if none, m.keys, err = issuing.ParseBundle(in.PrivateKey.Reveal()); err != nil || len(none) != 0 || len(m.keys) != 1 {
+			return nil, conclave.Errorf(conclave.Invalid, "one private key in PEM is wanted")
+		}
+	}
+	switch {
+	case (from.Serial == "") == (from.Certificate == ""):
+		return nil, conclave.Errorf(conclave.Invalid, "the serial number, or the certificate itself, must be given, and not both")
+	case from.Certificate != "":
+		m.certs, err = parseOne(from.Certificate)
+	}
+	return m, err
+}
+
+type revokeOut struct {
+	RevocationTime int64  `json:"revocation_time"`
+	RevocationText string `json:"revocation_time_rfc3339"`
+	State          string `json:"state"`
+}
+
+func revokeCert(ctx context.Context, tx conclave.Tx, in *revokeIn) (*conclave.Response, error) {
+	return revokeGiven(ctx, tx, in, nil)
+}
+
+func revokeWithKey(ctx context.Context, tx conclave.Tx, in *revokeWithKeyIn) (*conclave.Response, error) {
+	m, err := prepared(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return revokeGiven(ctx, tx, &in.revokeIn, m.keys[0])
+}
+
+func revokeGiven(ctx context.Context, tx conclave.Tx, in *revokeIn, holds crypto.Signer) (*conclave.Response, error) {
+	m, err := prepared(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var cert *x509.Certificate
+	var of string
+	if len(m.certs) > 0 {
+		cert = m.certs[0]
+		of, err = ours(tx, cert)
+	} else {
+		cert, of, err = keptCert(tx, in.Serial)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case holds != nil && !isSameKey(cert.PublicKey, holds.Public()):
+		return nil, conclave.Errorf(conclave.Invalid, "the private key is not the certificate's")
+	case tx.Reached(cert.NotAfter):
+		return &conclave.Response{Warnings: []string{"certificate " + serialText(serialName(cert.SerialNumber)) + " already expired; refusing to add to CRL"}}, nil
+	}
+	if err := refuseIssuer(tx, cert); err != nil {
+		return nil, err
+	}
+	done, err := revoke(tx, cert, of)
+	if err != nil {
+		return nil, err
+	}
+	at := time.Unix(0, done.At).UTC()
+	return &conclave.Response{Data: &revokeOut{at.Unix(), at.Format(time.RFC3339Nano), "revoked"}}, nil
+}
+
+// refuseIssuer has issuers be revoked by their own route, which knows what follows from it.
+func refuseIssuer(view conclave.View, cert *x509.Certificate) error {
+	list, err := issuers(view)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(list, func(issuer *authority.Issuer) bool { return issuer.Cert.Equal(cert) }) {
+		return conclave.Errorf(conclave.Invalid, "the certificate is an issuer's: revoke it at issuer/:issuer_ref/revoke")
+	}
+	return nil
+}
+
+// keptCert is a certificate that is kept here, with its authority.
+func keptCert(view conclave.View, text string) (*x509.Certificate, string, error) {
+	serial, err := serialOf(text)
+	if err != nil {
+		return nil, "", err
+	}
+	kept, err := loadCert(view, serial)
+	if conclave.Is(err, conclave.NotFound) {
+		err = conclave.Errorf(conclave.Invalid, "certificate with serial %s not found", serialText(serial))
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	cert, err := x509.ParseCertificate(kept.der)
+	if err != nil {
+		return nil, "", errFormat
+	}
+	return cert, kept.authority, nil
+}
+
+// ours is the authority that has signed a certificate, which must be one of the mount's that can publish that it is
+// revoked.
+func ours(view conclave.View, cert *x509.Certificate) (string, error) {
+	list, err := issuers(view)
+	if err != nil {
+		return "", err
+	}
+	for _, issuer := range list {
+		if issuer.KeyID != "" && issuer.HasSigned(cert) {
+			return issuer.Authority(), nil
+		}
+	}
+	return "", conclave.Errorf(conclave.Invalid, "unable to verify signature on presented cert from any present issuer in this mount; certificates from previous CAs will need to have their issuing CA and key re-imported if revocation is necessary")
+}
+
+// ledger is what an authority has revoked; an empty one if it has revoked nothing.
+func ledger(view conclave.View, of string) (*revocation.Head, error) {
+	head, err := load(view, "ledger/"+of+"/head", revocation.DecodeHead)
+	if err == nil && head == nil {
+		head = &revocation.Head{}
+	}
+	return head, err
+}
+
+func segmentPath(of string, n uint64) string {
+	return "ledger/" + of + "/" + strconv.FormatUint(n, 10)
+}
+
+func loadSegment(view conclave.View, of string, n uint64) (revocation.Segment, error) {
+	loaded, err := view.Load(segmentPath(of, n), func(value []byte) (any, error) { return revocation.DecodeSegment(value) })
+	if err != nil || loaded == nil {
+		return nil, err
+	}
+	return loaded.(revocation.Segment), nil
+}
+
+// revoke writes a certificate into its authority's ledger, and keeps it. One that is revoked already stays as it is.
+func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*revoked, error) {
+	serial := serialName(cert.SerialNumber)
+	there, err := load(tx, revokedPath(serial), decodeJSON[revoked])
+	if err != nil || there != nil {
+		return there, err
+	}
+	config, err := crlConfig(tx)
+	if err != nil {
+		return nil, err
+	}
+	old, err := ledger(tx, of)
+	if err != nil {
+		return nil, err
+	}
+	if old.Count >= config.Limit() {
+		return nil, conclave.Errorf(conclave.Limited, "the revocation list has its most entries, %d: tidy it, or raise max_crl_entries", config.Limit())
+	}
+	head := *old
+	config.Rebase(&head, tx.Now())
+	head.Changed = old.Touch(tx.Now(), config)
+	head.Count++
+	entry := revocation.Entry{Serial: cert.SerialNumber.Bytes(), At: head.Changed, Expires: cert.NotAfter.Unix()}
+	if err := appendEntry(tx, of, &head, entry); err != nil {
+		return nil, err
+	}
+	if err := store(tx, "ledger/"+of+"/head", &head); err != nil {
+		return nil, err
+	}
+	if kept, err := tx.Get(certPath(serial)); err != nil {
+		return nil, err
+	} else if kept == nil {
+		if err := keep(tx, cert, of); err != nil {
+			return nil, err
+		}
+	}
+	gone := &revoked{Authority: of, At: entry.At, Expires: entry.Expires}
+	return gone, store(tx, revokedPath(serial), gone)
+}
+
+// appendEntry adds to the newest segment, or begins another.
+func appendEntry(tx conclave.Tx, of string, head *revocation.Head, entry revocation.Entry) error {
+	var segment revocation.Segment
+	if head.Next > head.First {
+		var err error
+		if segment, err = loadSegment(tx, of, head.Next-1); err != nil {
+			return err
+		}
+	}
+	if head.Next == head.First || len(segment) >= revocation.SegmentSize {
+		segment = nil
+		head.Next++
+	}
+	grown := append(slices.Clone(segment), entry)
+	return tx.Put(segmentPath(of, head.Next-1), grown.Encode())
+}
+
+func revokeIssuer(_ context.Context, tx conclave.Tx, in *issuerParam) (*issuerOut, error) {
+	issuer, err := thereIs(tx, in.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	if issuer.RevokedAt != 0 {
+		return showIssuer(tx, issuer)
+	}
+	changed := issuer.Clone()
+	changed.RevokedAt = tx.Now().Unix()
+	if err := store(tx, "issuer/"+changed.ID, changed); err != nil {
+		return nil, err
+	}
+	if !authority.IsSelfSigned(issuer.Cert) {
+		if of, err := ours(tx, issuer.Cert); err == nil {
+			if _, err := revoke(tx, issuer.Cert, of); err != nil {
+				return nil, err
+			}
+		} else if !conclave.Is(err, conclave.Invalid) {
+			return nil, err
+		}
+	}
+	return showIssuer(tx, changed)
+}
+
+// leased is what a lease remembers of its certificate.
+type leased struct {
+	Serial string `json:"serial"`
+}
+
+// RenewLease refuses: a certificate ends when it says.
+func (Engine) RenewLease(context.Context, conclave.View, *conclave.GrantedLease, time.Duration) (*conclave.Lease, error) {
+	return nil, conclave.Errorf(conclave.Invalid, "certificates can't be renewed: issue another one")
+}
+
+// GatherRevoke has nothing to read: all is done in the vault.
+func (Engine) GatherRevoke(conclave.View, *conclave.GrantedLease) (any, error) { return nil, nil }
+
+// Revoke has nothing to do outside of the vault.
+func (Engine) Revoke(context.Context, *conclave.GrantedLease, any) error { return nil }
+
+// ForgetLease revokes the certificate, unless it has ended or is gone.
+func (Engine) ForgetLease(tx conclave.Tx, lease *conclave.GrantedLease) error {
+	var of leased
+	if err := json.Unmarshal(lease.Data, &of); err != nil {
+		return errFormat
+	}
+	number, err := hex.DecodeString(of.Serial)
+	if err != nil || len(number) == 0 {
+		return errFormat
+	}
+	kept, err := loadCert(tx, serialName(new(big.Int).SetBytes(number)))
+	if conclave.Is(err, conclave.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	cert, err := x509.ParseCertificate(kept.der)
+	if err != nil {
+		return errFormat
+	}
+	if tx.Reached(cert.NotAfter) {
+		return nil
+	}
+	_, err = revoke(tx, cert, kept.authority)
+	return err
+}
