@@ -18,6 +18,9 @@ func (r *run) keepLease(tx *store.Tx, resp *conclave.Response) error {
 	if resp == nil || resp.Lease == nil || resp.Lease.Data == nil && !intended {
 		return r.withdraw(tx)
 	}
+	if err := r.outlives(); err != nil {
+		return err
+	}
 	if r.leaseLetters == "" && !intended {
 		letters, err := lease.Mint(r.pipeline.random)
 		if err != nil {
@@ -77,7 +80,23 @@ func (r *run) take(tx *store.Tx, grant lease.Grant, keep func(conclave.Tx, lease
 	if err != nil {
 		return nil, err
 	}
-	return kept, token.Hold(c.home.system, grant.Owner.Token, kept.Key(), value)
+	if err := token.Hold(c.home.system, grant.Owner.Token, kept.Key(), value); err != nil {
+		return nil, err
+	}
+	return kept, token.Watch(c.home.system, c.token)
+}
+
+// outlives refuses a lease to a token whose last use this is: it would end at once.
+func (r *run) outlives() error {
+	c := r.call
+	if c.token == nil || c.token.NumUses == 0 {
+		return nil
+	}
+	left, err := token.UsesLeft(c.home.system, c.token)
+	if err == nil && left == 0 {
+		err = errLastUse
+	}
+	return err
 }
 
 // Engine opens the engine of a mount of the namespace whose system space is given, with the mount's storage in the same

@@ -44,7 +44,8 @@ type Config struct {
 // Reaper ends leases. It is safe for concurrent use.
 type Reaper struct {
 	Config
-	owners Owners
+	owners   Owners
+	spending map[string]string // namespace path → how far tokens with limited uses have been gone through; of the one that runs
 
 	mu    sync.Mutex         // guards mounts
 	rests map[place]*resting // where a mount is → how its last slices went
@@ -68,7 +69,7 @@ func New(config Config) *Reaper {
 	if config.Pause <= 0 {
 		config.Pause = time.Second
 	}
-	return &Reaper{Config: config, rests: map[place]*resting{}}
+	return &Reaper{Config: config, rests: map[place]*resting{}, spending: map[string]string{}}
 }
 
 // Run reaps until ctx ends. It is for the leader.
@@ -97,7 +98,7 @@ func (r *Reaper) pass(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	for _, path := range all {
-		err = errors.Join(err, r.queueDue(ctx, path), r.queueLeft(ctx, path), r.work(ctx, path), r.startSlices(ctx, group, path))
+		err = errors.Join(err, r.queueDue(ctx, path), r.endSpent(ctx, path), r.queueLeft(ctx, path), r.work(ctx, path), r.startSlices(ctx, group, path))
 	}
 	return err
 }
@@ -131,6 +132,27 @@ func (r *Reaper) queueDue(ctx context.Context, path string) error {
 		}
 	}
 	return nil
+}
+
+// endSpent ends tokens that have leases and no use left.
+func (r *Reaper) endSpent(ctx context.Context, path string) error {
+	var spent []string
+	next := ""
+	err := r.Store.Look(path, func(system conclave.Tx) (err error) {
+		spent, next, err = token.Spent(system, r.spending[path], stepBatch)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	delete(r.spending, path)
+	if next != "" {
+		r.spending[path] = next
+	}
+	if len(spent) == 0 {
+		return nil
+	}
+	return r.Store.Change(ctx, path, func(_ *store.Tx, system conclave.System) error { return token.EndSpent(system, spent) })
 }
 
 // queueLeft queues the leases of tokens of the namespace that have ended. They may be those of namespaces below.

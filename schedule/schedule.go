@@ -2,7 +2,7 @@
 // namespace:
 //
 //	schedule/name/<mount>/<key>               an appointment, JSON
-//	schedule/due/<mount>/<hour>/<slot>/<key>  a mark: it is due when that slot is over
+//	schedule/due/<mount>/<hour>/<slot>/<key>  a mark: it is due within a slot's time after that slot is over
 //	schedule/closed/<mount>                   a mark: the mount is gone, and its appointments go in bounded steps
 //
 // Mounts are named by their UUIDs; a key is SHA-256 of the name that the engine has chosen, in URL-safe base 64; for hours
@@ -45,6 +45,10 @@ const (
 	dueDir    = "schedule/due/"
 	closedDir = "schedule/closed/"
 )
+
+// slotOf is the time under which an appointment is in the index: one that is due is never overlooked, and one that is found has
+// at most a slot's time left.
+func slotOf(at int64) int64 { return at - int64(timeline.SlotTime) }
 
 func dueIndex(mount string) timeline.Index { return timeline.Index(dueDir + mount + "/") }
 
@@ -117,14 +121,14 @@ func put(tx conclave.Tx, mount string, a *Appointment) error {
 		return err
 	}
 	if earlier != nil {
-		if index.Dir(earlier.At) == index.Dir(a.At) {
+		if index.Dir(slotOf(earlier.At)) == index.Dir(slotOf(a.At)) {
 			return nil
 		}
-		if err := index.Remove(tx, earlier.At, key); err != nil {
+		if err := index.Remove(tx, slotOf(earlier.At), key); err != nil {
 			return err
 		}
 	}
-	return index.Put(tx, a.At, key, "1")
+	return index.Put(tx, slotOf(a.At), key, "1")
 }
 
 func remove(tx conclave.Tx, mount, name string) error {
@@ -133,7 +137,7 @@ func remove(tx conclave.Tx, mount, name string) error {
 	if err != nil || a == nil {
 		return err
 	}
-	if err := dueIndex(mount).Remove(tx, a.At, key); err != nil {
+	if err := dueIndex(mount).Remove(tx, slotOf(a.At), key); err != nil {
 		return err
 	}
 	return tx.Delete(nameDir + mount + "/" + key)
@@ -150,7 +154,8 @@ func dirs(view conclave.View, dir string) ([]string, error) {
 	return names, err
 }
 
-// Due returns at most limit names of a mount for which work is due, in a transaction that isn't judged.
+// Due returns at most limit names of a mount for which work is due, in a transaction that isn't judged. One that is due is
+// passed over for at most a slot's time, while others will be.
 func Due(view conclave.View, mount string, limit int) ([]string, error) {
 	entries, err := dueIndex(mount).Due(view, min(max(limit, 1), MaxStep))
 	if err != nil {
@@ -162,7 +167,7 @@ func Due(view conclave.View, mount string, limit int) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if a != nil {
+		if a != nil && view.Reached(time.Unix(0, a.At)) {
 			names = append(names, a.Name)
 		}
 	}

@@ -12,6 +12,7 @@
 //	token/bridge/<name>             a mark: name was revoked without its children
 //	token/held/<name>/<key>         something that ends with the token, such as a lease
 //	token/bereft/<name>             a mark: name has ended, and what it held is still to be ended
+//	token/spending/<name>           a mark: name has limited uses and held something; it ends with the last use
 //	token/dead/<name>               a mark: the children of name, or its uses, are still to be cleared away
 //
 // Invariants. A token lives as long as its record is there, its time hasn't come, and its parent lives: authentication

@@ -10,12 +10,83 @@ import (
 const (
 	heldDir   = "token/held/"
 	bereftDir = "token/bereft/"
+	spentDir  = "token/spending/"
 )
 
 // Hold notes that something ends with a token: value says what, under a key of its own. The transaction must have seen that
 // the token lives.
 func Hold(tx conclave.Tx, name, key string, value []byte) error {
 	return tx.Put(heldDir+name+"/"+key, value)
+}
+
+// Watch has a token with limited uses, which holds something, end when it has none left.
+func Watch(tx conclave.Tx, r *Record) error {
+	if r.NumUses == 0 {
+		return nil
+	}
+	known, err := tx.Get(spentDir + r.Name)
+	if err != nil || known != nil {
+		return err
+	}
+	return tx.Put(spentDir+r.Name, mark())
+}
+
+// Spent finds, of at most limit watched tokens after the name after, those that have no use left or hold nothing any more. last
+// is the name to go on after, "" if that were all. It is for a transaction that isn't judged; [EndSpent] looks again.
+func Spent(view conclave.View, after string, limit int) (spent []string, last string, err error) {
+	limit = min(max(limit, 1), MaxStep)
+	names, err := conclave.Some(view, spentDir, after, limit)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, name := range names {
+		left, holds, err := watched(view, name)
+		if err != nil {
+			return nil, "", err
+		}
+		if left == 0 || !holds {
+			spent = append(spent, name)
+		}
+	}
+	if len(names) == limit {
+		last = names[len(names)-1]
+	}
+	return spent, last, nil
+}
+
+// watched tells how many uses a token has left, 0 if it has ended, and whether it holds anything.
+func watched(view conclave.View, name string) (left int, holds bool, err error) {
+	r, err := find(view, name)
+	if err != nil || r == nil {
+		return 0, false, err
+	}
+	if left, _, err = usesLeft(view, r); err != nil {
+		return 0, false, err
+	}
+	held, err := conclave.Some(view, heldDir+name+"/", "", 1)
+	return left, len(held) > 0, err
+}
+
+// EndSpent revokes tokens that have no use left, and watches those no longer that hold nothing.
+func EndSpent(tx conclave.Tx, names []string) error {
+	for _, name := range names {
+		left, holds, err := watched(tx, name)
+		if err != nil {
+			return err
+		}
+		if left > 0 && holds {
+			continue
+		}
+		if left == 0 {
+			if err := Revoke(tx, name); err != nil {
+				return err
+			}
+		}
+		if err := tx.Delete(spentDir + name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Drop forgets what Hold noted; there need be nothing.

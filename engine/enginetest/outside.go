@@ -22,6 +22,8 @@ type Outside struct {
 	hang     bool
 	clings   string
 	then     func(ctx context.Context, name string) error // after an account with an intent was made
+	chore    func(ctx context.Context, name string) error // the outside part of chores
+	chores   map[string]int                               // name → how often that was run
 }
 
 // NewOutside returns a world without accounts.
@@ -162,7 +164,7 @@ func (l *lodging) Routes() []conclave.Route {
 		return &conclave.Response{Data: account{name}, Lease: &conclave.Lease{TTL: in.TTL, MaxTTL: in.MaxTTL, Renewable: true, Data: data}}, nil
 	})
 	creds.Prepare = func(context.Context, *conclave.Request, any) (any, error) { return l.outside.make(), nil }
-	return []conclave.Route{creds, l.suites()}
+	return append([]conclave.Route{creds, l.suites()}, l.chores()...)
 }
 
 // suites is the same with an intent: the account's name is known before it is made.

@@ -82,5 +82,9 @@ func (h *Harness) step(name string, was time.Time, run func(t *tx) (settles bool
 	if _, woken := t.wakes[name]; settles && !woken && h.state.part(h).wakes[name].Equal(was) {
 		t.wakes[name] = time.Time{}
 	}
-	return t.commit()
+	if err := t.commit(); err != nil {
+		return err
+	}
+	h.emitted(t)
+	return nil
 }
