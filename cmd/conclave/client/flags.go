@@ -10,10 +10,13 @@ import (
 // aliases are short forms of long flags: name → flag.
 var aliases = map[string]string{"ns": "namespace"}
 
+// Foreign is the annotation of a command that hands what follows its first argument to another program, as it is.
+const Foreign = "foreign"
+
 // LongFlags rewrites arguments in the manner of Vault's command line, where one dash begins a long flag, into pflag's,
 // where two do: "-format=json" and "-format json" become "--format=json". Flags may stand before and after the words
-// of the command and its arguments. What is a flag's value is never taken for a flag, nothing changes after "--", and
-// single letters ("-f") stay as they are.
+// of the command and its arguments. What is a flag's value is never taken for a flag, nothing changes after "--" or in what
+// a command hands on, and single letters ("-f") stay as they are.
 func LongFlags(root *cobra.Command, args []string) []string {
 	out := make([]string, 0, len(args))
 	cmd := root
@@ -28,6 +31,8 @@ func LongFlags(root *cobra.Command, args []string) []string {
 			}
 			if sub := child(cmd, arg); sub != nil {
 				cmd = sub
+			} else if cmd.Annotations[Foreign] != "" {
+				return append(out, args[i:]...)
 			}
 			out = append(out, arg)
 			continue

@@ -18,7 +18,9 @@ func tree() *cobra.Command {
 	put.Flags().BoolP("force", "f", false, "")
 	put.Flags().StringSlice("policy", nil, "")
 	kv.AddCommand(put)
-	root.AddCommand(kv)
+	login := &cobra.Command{Use: "login", Annotations: map[string]string{Foreign: "true"}, Run: func(*cobra.Command, []string) {}}
+	login.Flags().String("role", "", "")
+	root.AddCommand(kv, login)
 	return root
 }
 
@@ -41,6 +43,7 @@ func TestLongFlagsTakesOneDashForTwo(t *testing.T) {
 		{"a value like a command", []string{"kv", "-mount", "put", "put", "a"}, []string{"kv", "--mount=put", "put", "a"}},
 		{"a value with an equals sign", []string{"kv", "put", "-policy=a=b"}, []string{"kv", "put", "--policy=a=b"}},
 		{"after two dashes nothing is a flag", []string{"kv", "put", "--", "-cas=0", "-x"}, []string{"kv", "put", "--", "-cas=0", "-x"}},
+		{"handed on as it is", []string{"login", "-role", "a", "host", "-role=b", "-oX=y"}, []string{"login", "--role=a", "host", "-role=b", "-oX=y"}},
 		{"an alias", []string{"kv", "put", "-ns=team", "a"}, []string{"kv", "put", "--namespace=team", "a"}},
 		{"unknown, for the error", []string{"kv", "put", "-bogus"}, []string{"kv", "put", "--bogus"}},
 		{"a negative number", []string{"kv", "put", "-1"}, []string{"kv", "put", "-1"}},
