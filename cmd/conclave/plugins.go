@@ -12,13 +12,14 @@ import (
 	"conclave/engine/database"
 	"conclave/engine/kv"
 	"conclave/engine/pki"
-	"conclave/engine/transit"
+	"conclave/engine/rotate"
 	"conclave/engine/ssh"
 	"conclave/engine/totp"
+	"conclave/engine/transit"
 )
 
-// plugins is the one list of secrets engines and auth methods that can be mounted.
-func plugins() []conclave.Plugin {
+// plugins is the one list of secrets engines and auth methods that can be mounted, with what this node brings to them.
+func plugins(rotation rotate.Settings) []conclave.Plugin {
 	return []conclave.Plugin{
 		approle.Plugin(),
 		cert.Plugin(),
@@ -31,6 +32,7 @@ func plugins() []conclave.Plugin {
 		database.Plugin(),
 		kv.Plugin(),
 		pki.Plugin(),
+		rotate.Plugin(rotation),
 		transit.Plugin(),
 		ssh.Plugin(),
 		totp.Plugin(),
@@ -38,11 +40,11 @@ func plugins() []conclave.Plugin {
 }
 
 // mountable finds plug-ins by kind.
-type mountable struct{}
+type mountable struct{ rotation rotate.Settings }
 
 // Plugin returns the secrets engine, or the auth method, of a kind.
-func (mountable) Plugin(kind string, auth bool) (conclave.Plugin, bool) {
-	for _, plugin := range plugins() {
+func (m mountable) Plugin(kind string, auth bool) (conclave.Plugin, bool) {
+	for _, plugin := range plugins(m.rotation) {
 		if plugin.Kind == kind && plugin.Auth == auth {
 			return plugin, true
 		}

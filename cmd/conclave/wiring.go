@@ -17,6 +17,7 @@ import (
 	"conclave/access"
 	"conclave/audit"
 	"conclave/cluster"
+	"conclave/engine/rotate"
 	"conclave/fsm"
 	"conclave/lockout"
 	"conclave/mount"
@@ -51,6 +52,7 @@ type daemon struct {
 	recorder *pipeline.Recorder
 	gaps     *pipeline.Gaps
 	folders  *audit.Folders
+	rotation rotate.Settings
 	server   *server.Server
 	metrics  *metrics
 	gate     *pipeline.Gate
@@ -111,6 +113,9 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	if d.folders, err = audit.NewFolders(settings.AuditDirectories); err != nil {
 		return nil, err
 	}
+	if d.rotation, err = rotate.Allow(settings.CommandDirectories); err != nil {
+		return nil, err
+	}
 	d.cluster.Handle(callWritten, d.answerWritten)
 	d.quotas = newQuotas(d)
 	d.recorder = pipeline.NewRecorder(d.cluster.Self().NodeID)
@@ -132,7 +137,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 // requests is what requests are executed with.
 func (d *daemon) requests(policies *policy.Cache, questions *access.Service) pipeline.Config {
 	return pipeline.Config{
-		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(),
+		Store: d.store, Recorder: d.recorder, Gate: d.gate, Policies: policies, Plugins: plugins(d.rotation),
 		System:   d.systemRoutes(questions),
 		Identity: identityRoutes(questions), Random: rand.Reader, Envelope: server.Envelope,
 		Token:      func(logins token.Logins) []conclave.Route { return token.Routes(questions, logins, rand.Reader) },
@@ -145,7 +150,7 @@ func (d *daemon) systemRoutes(questions *access.Service) []conclave.Route {
 	var routes []conclave.Route
 	routes = append(routes, policy.Routes()...)
 	routes = append(routes, passwordpolicy.Routes()...)
-	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{}, Access: questions, Random: rand.Reader, Namespaces: namespaceAt, Close: closeMount,
+	routes = append(routes, mount.Routes(mount.Setup{Plugins: mountable{d.rotation}, Access: questions, Random: rand.Reader, Namespaces: namespaceAt, Close: closeMount,
 		Defaults: mount.Defaults{DefaultTTL: d.settings.DefaultLeaseTTL, MaxTTL: d.settings.MaxLeaseTTL}})...)
 	routes = append(routes, namespace.Routes(namespaceSetup())...)
 	routes = append(routes, lockout.Routes(lockout.Setup{Settings: pipeline.LockoutSettings})...)

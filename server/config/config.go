@@ -33,6 +33,8 @@ type Config struct {
 	Audit     Audit
 	// AuditDirectories are where audit files may be made through the API; none: nowhere.
 	AuditDirectories []string
+	// CommandDirectories are where the programs are that the engine rotate may run; none: it runs nothing.
+	CommandDirectories []string
 
 	APIAddr         string // URL that clients reach this node at; default from the listener or ClusterAddr
 	ClusterAddr     string // host:port that other nodes reach this node at; default from the listener or APIAddr

@@ -58,7 +58,9 @@ func TestGoldenConfiguration(t *testing.T) {
 		Telemetry:        Telemetry{PrometheusRetention: 12 * time.Hour},
 		Audit:            Audit{MaxSize: 200 << 30, EpochMaxAge: 30 * 24 * time.Hour, EpochMaxRecords: 50_000_000},
 		AuditDirectories: []string{"/var/log/conclave"},
-		APIAddr:          "https://vault-1:8200", ClusterAddr: "vault-1:8201", ClusterName: "prod", VersionReported: "1.19.5",
+
+		CommandDirectories: []string{"/usr/local/lib/conclave/rotate"},
+		APIAddr:            "https://vault-1:8200", ClusterAddr: "vault-1:8201", ClusterName: "prod", VersionReported: "1.19.5",
 		LogLevel: "debug", LogFormat: "json", PIDFile: "/run/conclave.pid",
 		DefaultLeaseTTL: 24 * time.Hour, MaxLeaseTTL: 30 * 24 * time.Hour, MaxRequestDuration: time.Minute,
 		UI: true, DisableMlock: true, HealthLeaderOnly: true,
@@ -174,6 +176,7 @@ func TestErrorsNameFileLineAndReason(t *testing.T) {
 		{"retry_join of nobody", "storage \"raft\" {\n retry_join {\n }\n}", 7, "leader_api_addr"},
 		{"two log stores", "storage \"raft\" {\n log_store = \"wal\"\n raft_wal = true\n}", 8, "contradicts"},
 		{"audit", "audit {\n directories = [\"var\"]\n}", 7, "absolute"},
+		{"rotate", "rotate {\n command_directories = [\"bin\"]\n}", 7, "absolute"},
 		{"small audit log", "audit {\n max_size = \"1MiB\"\n}", 7, "max_size: must be 16 MiB or more"},
 		{"size in other units", "audit {\n max_size = \"64GB\"\n}", 7, "max_size: must be a number of bytes, or a size such as 64GiB"},
 		{"size beyond all", "audit {\n max_size = \"9999999999TiB\"\n}", 7, "max_size: must be a number"},

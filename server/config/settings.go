@@ -46,6 +46,9 @@ func (l *loader) topLevel() map[string]setter {
 	known["seal"] = l.seal
 	known["telemetry"] = func(v value) { v.block(0, l.telemetrySettings()) }
 	known["audit"] = func(v value) { v.block(0, l.auditSettings()) }
+	known["rotate"] = func(v value) {
+		v.block(0, allOnce(map[string]setter{"command_directories": list(&l.CommandDirectories)}))
+	}
 	return known
 }
 
@@ -308,6 +311,11 @@ func (l *loader) check() {
 	for _, dir := range l.AuditDirectories {
 		if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
 			l.failOn("audit.directories", "audit directories must be absolute paths below the root directory")
+		}
+	}
+	for _, dir := range l.CommandDirectories {
+		if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
+			l.failOn("rotate.command_directories", "command directories must be absolute paths below the root directory")
 		}
 	}
 }

@@ -76,6 +76,9 @@ telemetry {
   disable_hostname          = true
 }
 
+rotate {
+  command_directories = ["/usr/local/lib/conclave/rotate"]
+}
 audit {
   directories = ["/var/log/conclave"]
   max_size = "200GiB"
