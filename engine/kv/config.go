@@ -89,7 +89,10 @@ func writeConfig(_ context.Context, tx conclave.Tx, in *configIn) (*conclave.Non
 	if err != nil {
 		return nil, conclave.Errorf(conclave.Internal, "encode config: %w", err)
 	}
-	return nil, tx.Put(configPath, value)
+	if err := tx.Put(configPath, value); err != nil {
+		return nil, err
+	}
+	return nil, emitPlain(tx, "kv-v2/config-write", "config-write", configPath)
 }
 
 func checkMaxVersions(n int64) (uint64, error) {

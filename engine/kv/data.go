@@ -98,11 +98,14 @@ func writeData(_ context.Context, tx conclave.Tx, in *dataIn) (*versionOut, erro
 	if err := s.checkCAS(cfg, in.Options); err != nil {
 		return nil, err
 	}
-	return s.addAndDescribe(tx, in.Path, cfg, in.Data)
+	return s.addAndDescribe(tx, "data-write", in.Path, cfg, in.Data)
 }
 
-func (s *secret) addAndDescribe(tx conclave.Tx, path string, cfg *config, data []byte) (*versionOut, error) {
+func (s *secret) addAndDescribe(tx conclave.Tx, operation, path string, cfg *config, data []byte) (*versionOut, error) {
 	if err := s.add(tx, path, cfg, data); err != nil {
+		return nil, err
+	}
+	if err := s.emitData(tx, operation, path); err != nil {
 		return nil, err
 	}
 	out := s.describe(s.version(0))
@@ -155,7 +158,10 @@ func deleteData(_ context.Context, tx conclave.Tx, in *secretIn) (*conclave.None
 		return nil, nil
 	}
 	v.deleted, v.deletion = true, tx.Now()
-	return nil, s.save(tx, in.Path)
+	if err := s.save(tx, in.Path); err != nil {
+		return nil, err
+	}
+	return nil, s.emitData(tx, "data-delete", in.Path)
 }
 
 type secretIn struct {

@@ -85,11 +85,11 @@ func writeMetadata(_ context.Context, tx conclave.Tx, in *metadataIn) (*conclave
 	if in.CustomMetadata != nil {
 		s.custom = in.CustomMetadata
 	}
-	return s.configure(tx, in.Path, in.MaxVersions, in.CASRequired, in.DeleteVersionAfter)
+	return s.configure(tx, "metadata-write", in.Path, in.MaxVersions, in.CASRequired, in.DeleteVersionAfter)
 }
 
 // configure changes the settings that are given and saves. The answer has a warning where the mount is stricter.
-func (s *secret) configure(tx conclave.Tx, path string, versions *int64, cas *bool, after *time.Duration) (*conclave.Response, error) {
+func (s *secret) configure(tx conclave.Tx, operation, path string, versions *int64, cas *bool, after *time.Duration) (*conclave.Response, error) {
 	if err := checkCustom(s.custom); err != nil {
 		return nil, err
 	}
@@ -121,7 +121,10 @@ func (s *secret) configure(tx conclave.Tx, path string, versions *int64, cas *bo
 		}
 	}
 	s.updated = tx.Now()
-	return response, s.save(tx, path)
+	if err := s.save(tx, path); err != nil {
+		return nil, err
+	}
+	return response, s.emit(tx, operation, metadataDir+path)
 }
 
 // checkCustom names the first key, in order, that breaks a limit.
@@ -212,7 +215,7 @@ func patchMetadata(_ context.Context, tx conclave.Tx, in *metadataPatchIn) (*con
 		}
 		s.custom[key] = *value
 	}
-	return s.configure(tx, in.Path, in.MaxVersions, in.CASRequired, in.DeleteVersionAfter)
+	return s.configure(tx, "metadata-patch", in.Path, in.MaxVersions, in.CASRequired, in.DeleteVersionAfter)
 }
 
 const metadataDeleteDoc = `Remove a secret for good: its metadata and all versions.`
@@ -222,5 +225,8 @@ func deleteMetadata(_ context.Context, tx conclave.Tx, in *secretIn) (*conclave.
 	if err != nil || s == nil {
 		return nil, err
 	}
-	return nil, s.wipe(tx, in.Path)
+	if err := s.wipe(tx, in.Path); err != nil {
+		return nil, err
+	}
+	return nil, s.emitData(tx, "metadata-delete", in.Path)
 }

@@ -50,7 +50,7 @@ func patchData(_ context.Context, tx conclave.Tx, in *dataIn) (*versionOut, erro
 	if err := checkData(patched); err != nil {
 		return nil, err
 	}
-	return s.addAndDescribe(tx, in.Path, cfg, patched)
+	return s.addAndDescribe(tx, "data-patch", in.Path, cfg, patched)
 }
 
 // mergePatch applies a merge patch to a JSON text and returns the result in canonical form.

@@ -90,7 +90,10 @@ func plainWrite(_ context.Context, tx conclave.Tx, in *plainWriteIn) (*conclave.
 	}
 	record := plainRecord{written: tx.Now(), data: data}
 	record.lease, record.hasLease = leaseOf(in.Fields)
-	return nil, tx.Put(secretsDir+in.Path, record.encode())
+	if err := tx.Put(secretsDir+in.Path, record.encode()); err != nil {
+		return nil, err
+	}
+	return nil, emitPlain(tx, "kv-v1/write", "write", in.Path)
 }
 
 // maxLease bounds what a secret may say about itself: what fits a time.Duration.
@@ -134,5 +137,8 @@ func plainDelete(_ context.Context, tx conclave.Tx, in *plainIn) (*conclave.None
 	if isVersioned(value) {
 		return nil, errVersioned()
 	}
-	return nil, tx.Delete(secretsDir + in.Path)
+	if err := tx.Delete(secretsDir + in.Path); err != nil {
+		return nil, err
+	}
+	return nil, emitPlain(tx, "kv-v1/delete", "delete", in.Path)
 }

@@ -37,6 +37,9 @@ func copySecret(_ context.Context, tx conclave.Tx, in *relocateIn) (*relocateOut
 	if err != nil {
 		return nil, err
 	}
+	if err := s.emitData(tx, "data-write", in.Destination); err != nil {
+		return nil, err
+	}
 	return &relocateOut{in.Destination, s.current, len(s.versions)}, nil
 }
 
@@ -49,7 +52,10 @@ func moveSecret(ctx context.Context, tx conclave.Tx, in *relocateIn) (*relocateO
 	if err != nil {
 		return nil, err
 	}
-	return out, source.wipe(tx, in.Path)
+	if err := source.wipe(tx, in.Path); err != nil {
+		return nil, err
+	}
+	return out, source.emitData(tx, "metadata-delete", in.Path)
 }
 
 // relocate writes the secret at in.Path to the destination too.

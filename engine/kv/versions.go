@@ -21,7 +21,7 @@ The versions stay in the metadata, marked as destroyed.`
 )
 
 func deleteVersions(_ context.Context, tx conclave.Tx, in *versionsIn) (*conclave.None, error) {
-	return changeVersions(tx, in, func(_ *secret, v *version, _ uint64) error {
+	return changeVersions(tx, "delete", in, func(_ *secret, v *version, _ uint64) error {
 		if !v.gone(tx) {
 			v.deleted, v.deletion = true, tx.Now()
 		}
@@ -34,7 +34,7 @@ func undeleteVersions(_ context.Context, tx conclave.Tx, in *versionsIn) (*concl
 	if err != nil {
 		return nil, err
 	}
-	return changeVersions(tx, in, func(s *secret, v *version, _ uint64) error {
+	return changeVersions(tx, "undelete", in, func(s *secret, v *version, _ uint64) error {
 		if !v.destroyed {
 			v.deleted, v.deletion = false, s.deletionFrom(tx.Now(), cfg)
 		}
@@ -43,7 +43,7 @@ func undeleteVersions(_ context.Context, tx conclave.Tx, in *versionsIn) (*concl
 }
 
 func destroyVersions(_ context.Context, tx conclave.Tx, in *versionsIn) (*conclave.None, error) {
-	return changeVersions(tx, in, func(s *secret, v *version, n uint64) error {
+	return changeVersions(tx, "destroy", in, func(s *secret, v *version, n uint64) error {
 		if v.destroyed {
 			return nil
 		}
@@ -56,7 +56,7 @@ func destroyVersions(_ context.Context, tx conclave.Tx, in *versionsIn) (*concla
 }
 
 // changeVersions applies change to the versions that are named and exist, and saves the secret.
-func changeVersions(tx conclave.Tx, in *versionsIn, change func(s *secret, v *version, n uint64) error) (*conclave.None, error) {
+func changeVersions(tx conclave.Tx, operation string, in *versionsIn, change func(s *secret, v *version, n uint64) error) (*conclave.None, error) {
 	if len(in.Versions) == 0 {
 		return nil, conclave.Errorf(conclave.Invalid, "no version number provided")
 	}
@@ -74,5 +74,8 @@ func changeVersions(tx conclave.Tx, in *versionsIn, change func(s *secret, v *ve
 			}
 		}
 	}
-	return nil, s.save(tx, in.Path)
+	if err := s.save(tx, in.Path); err != nil {
+		return nil, err
+	}
+	return nil, s.emitData(tx, operation, in.Path)
 }
