@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/engine/pki/authority"
 	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/revocation"
+	"conclave/engine/pki/stored"
 )
 
 // certRoutes are those of certificates. What is published anyway needs no token.
@@ -22,8 +25,8 @@ func certRoutes() []conclave.Route {
 		conclave.ReadRoute(conclave.List, "certs/revoked", "List the serial numbers of the certificates that are revoked.", listCerts("revoked/")),
 		conclave.ReadRoute(conclave.List, "certs/unified-revoked", "List the serial numbers of the certificates that are revoked: all nodes have the same.", listCerts("revoked/")),
 		conclave.ReadRoute(conclave.Read, "cert/{serial}", "Read a certificate, and whether it is revoked.", readCert).With(conclave.Public),
-		conclave.ReadRoute(conclave.Read, "cert/{serial}/raw", "Get a certificate, DER.", certRaw(typeCert)).With(conclave.Public),
-		conclave.ReadRoute(conclave.Read, "cert/{serial}/raw/pem", "Get a certificate, PEM.", certRaw(typePEM)).With(conclave.Public),
+		conclave.ReadRoute(conclave.Read, "cert/{serial}/raw", "Get a certificate, DER.", certRaw(authority.TypeCert)).With(conclave.Public),
+		conclave.ReadRoute(conclave.Read, "cert/{serial}/raw/pem", "Get a certificate, PEM.", certRaw(authority.TypePEM)).With(conclave.Public),
 		public("cert/ca", "Read the default issuer's certificate.", readCA),
 		public("cert/ca_chain", "Read the default issuer's certificate and those above it.", readChain),
 		public("cert/ca/raw", "Get the default issuer's certificate, DER.", caRaw),
@@ -38,18 +41,6 @@ type serialParam struct {
 	Serial string `path:"serial" doc:"Serial number, in hexadecimal with colons or hyphens."`
 }
 
-// loadCert is a certificate that is kept; NotFound if there is none.
-func loadCert(view conclave.View, serial string) (*certificate, error) {
-	value, err := view.Get(certPath(serial))
-	if err != nil {
-		return nil, err
-	}
-	if value == nil {
-		return nil, notFound()
-	}
-	return decodeCertificate(value)
-}
-
 type certOut struct {
 	Certificate    string `json:"certificate" doc:"Certificate, PEM."`
 	RevocationTime int64  `json:"revocation_time" doc:"When it was revoked, Unix seconds; 0 if it isn't."`
@@ -58,16 +49,16 @@ type certOut struct {
 }
 
 func readCert(_ context.Context, view conclave.View, in *serialParam) (*certOut, error) {
-	serial, err := serialOf(in.Serial)
+	serial, err := stored.ParseSerial(in.Serial)
 	if err != nil {
 		return nil, err
 	}
-	kept, err := loadCert(view, serial)
+	kept, err := stored.LoadCert(view, serial)
 	if err != nil {
 		return nil, err
 	}
-	out := &certOut{Certificate: issuing.PEM("CERTIFICATE", kept.der) + "\n"}
-	gone, err := load(view, revokedPath(serial), decodeJSON[revoked])
+	out := &certOut{Certificate: issuing.PEM("CERTIFICATE", kept.DER) + "\n"}
+	gone, err := revocation.Lookup(view, serial)
 	if err != nil {
 		return nil, err
 	}
@@ -75,12 +66,12 @@ func readCert(_ context.Context, view conclave.View, in *serialParam) (*certOut,
 		at := time.Unix(0, gone.At).UTC()
 		out.RevocationTime, out.RevocationText = at.Unix(), at.Format(time.RFC3339Nano)
 	}
-	list, err := issuers(view)
+	list, err := authority.Issuers(view)
 	if err != nil {
 		return nil, err
 	}
 	for _, issuer := range list {
-		if issuer.Authority() == kept.authority {
+		if issuer.Authority() == kept.Authority {
 			out.Issuer = issuer.ID
 			break
 		}
@@ -90,28 +81,28 @@ func readCert(_ context.Context, view conclave.View, in *serialParam) (*certOut,
 
 func certRaw(contentType string) func(context.Context, conclave.View, *serialParam) (*conclave.Response, error) {
 	return func(_ context.Context, view conclave.View, in *serialParam) (*conclave.Response, error) {
-		serial, err := serialOf(in.Serial)
+		serial, err := stored.ParseSerial(in.Serial)
 		if err != nil {
 			return nil, err
 		}
-		kept, err := loadCert(view, serial)
+		kept, err := stored.LoadCert(view, serial)
 		if err != nil {
 			return nil, err
 		}
-		if contentType == typePEM {
-			return raw(typePEM, []byte(issuing.PEM("CERTIFICATE", kept.der)+"\n")), nil
+		if contentType == authority.TypePEM {
+			return authority.Raw(authority.TypePEM, []byte(issuing.PEM("CERTIFICATE", kept.DER)+"\n")), nil
 		}
-		return raw(contentType, kept.der), nil
+		return authority.Raw(contentType, kept.DER), nil
 	}
 }
 
 // defaultChain is the default issuer's certificate and those above it.
 func defaultChain(view conclave.View) ([]*x509.Certificate, error) {
-	issuer, err := thereIs(view, defaultRef)
+	issuer, err := authority.There(view, authority.DefaultRef)
 	if err != nil {
 		return nil, err
 	}
-	return chainOf(view, issuer)
+	return authority.ChainOf(view, issuer)
 }
 
 func readCA(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
@@ -149,7 +140,7 @@ func caRaw(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.R
 	if err != nil {
 		return nil, err
 	}
-	return raw(typeCert, chain[0].Raw), nil
+	return authority.Raw(authority.TypeCert, chain[0].Raw), nil
 }
 
 func caPEM(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
@@ -157,7 +148,7 @@ func caPEM(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.R
 	if err != nil {
 		return nil, err
 	}
-	return raw(typePEM, []byte(joinPEM(chain[:1]))), nil
+	return authority.Raw(authority.TypePEM, []byte(joinPEM(chain[:1]))), nil
 }
 
 func chainPEM(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
@@ -165,7 +156,7 @@ func chainPEM(_ context.Context, view conclave.View, _ *conclave.None) (*conclav
 	if err != nil {
 		return nil, err
 	}
-	return raw(typeCert, []byte(joinPEM(chain))), nil // the content type that Vault's clients know, although it is PEM
+	return authority.Raw(authority.TypeCert, []byte(joinPEM(chain))), nil // the content type that Vault's clients know, although it is PEM
 }
 
 // maxListed bounds a listing without a limit.
@@ -181,7 +172,7 @@ func listCerts(dir string) func(context.Context, conclave.View, *listIn) (*concl
 		after := ""
 		if in.After != "" {
 			var err error
-			if after, err = serialOf(in.After); err != nil {
+			if after, err = stored.ParseSerial(in.After); err != nil {
 				return nil, err
 			}
 		}
@@ -190,7 +181,7 @@ func listCerts(dir string) func(context.Context, conclave.View, *listIn) (*concl
 		if after != "" { // a listing goes on in the shard where it stopped
 			b, err := hex.DecodeString(after[len(after)-2:])
 			if err != nil {
-				return nil, errFormat
+				return nil, stored.ErrFormat
 			}
 			from = int(b[0])
 		}
@@ -200,7 +191,7 @@ func listCerts(dir string) func(context.Context, conclave.View, *listIn) (*concl
 				return nil, err
 			}
 			for _, name := range names {
-				out.Keys = append(out.Keys, serialText(name))
+				out.Keys = append(out.Keys, stored.SerialText(name))
 			}
 			after = ""
 		}

@@ -3,18 +3,15 @@ package pki
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
-	"math/big"
-	"slices"
 	"strings"
 
 	"conclave"
 	"conclave/engine/pki/authority"
 	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/revocation"
+	"conclave/engine/pki/stored"
 )
 
 const (
@@ -68,19 +65,13 @@ type (
 	roleParam struct {
 		Role string `path:"role" doc:"Name of the role."`
 	}
-	issuerParam struct {
-		Issuer string `path:"issuer_ref" doc:"Id or name of the issuer, or default."`
-	}
-	issuerField struct {
-		Issuer string `json:"issuer_ref" doc:"Id or name of the issuer, or default."`
-	}
 	issueIn struct {
 		roleParam
 		orderFields
 		keyFields
 	}
 	issueByIn struct {
-		issuerParam
+		authority.Param
 		roleParam
 		orderFields
 		keyFields
@@ -91,13 +82,13 @@ type (
 		csrField
 	}
 	signByIn struct {
-		issuerParam
+		authority.Param
 		roleParam
 		orderFields
 		csrField
 	}
 	verbatimIn struct {
-		issuerField
+		authority.Ref
 		orderFields
 		csrField
 		verbatimFields
@@ -109,13 +100,13 @@ type (
 		verbatimFields
 	}
 	verbatimByIn struct {
-		issuerParam
+		authority.Param
 		orderFields
 		csrField
 		verbatimFields
 	}
 	verbatimRoleByIn struct {
-		issuerParam
+		authority.Param
 		roleParam
 		orderFields
 		csrField
@@ -172,41 +163,6 @@ func orderRoute[In any, P interface {
 	return route
 }
 
-// materials are what is made before the transaction opens: whatever is random, or slow to make.
-type materials struct {
-	seed   [32]byte
-	serial *big.Int
-	key    crypto.Signer            // nil if none is made
-	csr    *x509.CertificateRequest // nil if none is signed
-	certs  []*x509.Certificate      // that are imported
-	keys   []crypto.Signer          // that are imported
-}
-
-func newMaterials() (*materials, error) {
-	m := &materials{}
-	_, _ = rand.Read(m.seed[:]) // never fails: the runtime ends the process instead
-	var err error
-	m.serial, err = issuing.Serial()
-	return m, err
-}
-
-// id makes the nth id of a request: a random UUID (RFC 9562, version 4).
-func (m *materials) id(n int) string {
-	sum := sha256.Sum256(append(m.seed[:], byte(n>>8), byte(n)))
-	b := sum[:16]
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	text := hex.EncodeToString(b)
-	return strings.Join([]string{text[:8], text[8:12], text[12:16], text[16:20], text[20:]}, "-")
-}
-
-func prepared(ctx context.Context) (*materials, error) {
-	m, ok := conclave.Prepared[*materials](ctx)
-	if !ok {
-		return nil, conclave.Errorf(conclave.Internal, "the request was not prepared")
-	}
-	return m, nil
-}
-
 // keySpec is the kind of key that has to be made for the order; the zero one if none has to.
 func (o *order) keySpec(view conclave.View) (issuing.KeySpec, error) {
 	if o.key == nil {
@@ -235,17 +191,17 @@ func (o *order) findRole(view conclave.View) (*issuing.Role, error) {
 	return role, err
 }
 
-func (o *order) prepare(ctx context.Context) (*materials, error) {
-	m, err := newMaterials()
+func (o *order) prepare(ctx context.Context) (*issuing.Materials, error) {
+	m, err := issuing.NewMaterials()
 	if err != nil {
 		return nil, err
 	}
 	if o.csr != nil {
-		m.csr, err = issuing.ParseCSR(*o.csr)
+		m.CSR, err = issuing.ParseCSR(*o.csr)
 		return m, err
 	}
 	spec, _ := conclave.Gathered[issuing.KeySpec](ctx)
-	m.key, err = spec.Generate()
+	m.Key, err = spec.Generate()
 	return m, err
 }
 
@@ -255,7 +211,7 @@ func (o *order) fill(ctx context.Context, tx conclave.Tx) (*conclave.Response, e
 	if err != nil {
 		return nil, err
 	}
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -267,7 +223,7 @@ func (o *order) fill(ctx context.Context, tx conclave.Tx) (*conclave.Response, e
 	if ref == "" {
 		ref = role.IssuerRef
 	}
-	by, err := signer(tx, ref)
+	by, err := authority.NewSigning(tx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -279,17 +235,17 @@ func (o *order) fill(ctx context.Context, tx conclave.Tx) (*conclave.Response, e
 		warnings = append(warnings, "parameters key_type and key_bits ignored as role had specific values")
 	}
 	if !role.NoStore {
-		if err := keep(tx, cert, by.issuer.Authority()); err != nil {
+		if err := stored.Keep(tx, cert, by.Issuer.Authority()); err != nil {
 			return nil, err
 		}
 	}
-	data, err := by.present(tx, cert, format, m.key, o.RemoveRoots)
+	data, err := by.Present(cert, format, m.Key, o.RemoveRoots)
 	if err != nil {
 		return nil, err
 	}
 	resp := &conclave.Response{Data: data, Warnings: warnings}
 	if role.GenerateLease && !role.NoStore {
-		lease, err := json.Marshal(leased{serialName(cert.SerialNumber)})
+		lease, err := json.Marshal(revocation.Leased{Serial: stored.SerialName(cert.SerialNumber)})
 		if err != nil {
 			return nil, err
 		}
@@ -299,7 +255,7 @@ func (o *order) fill(ctx context.Context, tx conclave.Tx) (*conclave.Response, e
 	return resp, nil
 }
 
-func (o *order) sign(tx conclave.Tx, role *issuing.Role, by *signing, m *materials) (*x509.Certificate, []string, error) {
+func (o *order) sign(tx conclave.Tx, role *issuing.Role, by *authority.Signing, m *issuing.Materials) (*x509.Certificate, []string, error) {
 	if o.verbatim != nil {
 		role = o.verbatim.relax(role)
 	}
@@ -307,23 +263,23 @@ func (o *order) sign(tx conclave.Tx, role *issuing.Role, by *signing, m *materia
 	if err != nil {
 		return nil, nil, err
 	}
-	times := by.times(tx)
-	template, warnings, err := issuing.Leaf(role, allowed, &o.Request, m.csr, times, m.serial)
+	times := by.Times(tx)
+	template, warnings, err := issuing.Leaf(role, allowed, &o.Request, m.CSR, times, m.Serial)
 	if err != nil {
 		return nil, nil, err
 	}
 	public := crypto.PublicKey(nil)
-	if m.csr != nil {
-		public = m.csr.PublicKey
+	if m.CSR != nil {
+		public = m.CSR.PublicKey
 	} else {
-		public = m.key.Public()
+		public = m.Key.Public()
 	}
 	if o.verbatim != nil {
-		if err := issuing.CopyCSR(template, m.csr); err != nil {
+		if err := issuing.CopyCSR(template, m.CSR); err != nil {
 			return nil, nil, err
 		}
 	}
-	cert, err := by.sign(tx, template, public, role.SignatureBits, role.UsePSS)
+	cert, err := by.Sign(tx, template, public, role.SignatureBits, role.UsePSS)
 	return cert, warnings, err
 }
 
@@ -387,181 +343,4 @@ func fillTemplate(text string, caller *conclave.Caller, trusted bool) (string, b
 		b.WriteString(value)
 		text = after
 	}
-}
-
-// signing is an issuer that can sign, with all that signing needs.
-type signing struct {
-	issuer *authority.Issuer
-	key    *authority.Key
-	chain  []*authority.Issuer // the issuer itself first
-	urls   *authority.URLs
-}
-
-// signer finds an issuer for a reference that may sign certificates now.
-func signer(view conclave.View, ref string) (*signing, error) {
-	issuer, err := findIssuer(view, ref)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case !issuer.MayDo(authority.UsageIssue):
-		return nil, conclave.Errorf(conclave.Invalid, "the issuer isn't for issuing certificates: its usage says so")
-	case issuer.RevokedAt != 0:
-		return nil, conclave.Errorf(conclave.Invalid, "the issuer is revoked")
-	case issuer.IsOver(view.Reached):
-		return nil, conclave.Errorf(conclave.Invalid, "the issuer's certificate has ended")
-	case !issuer.Cert.IsCA:
-		return nil, conclave.Errorf(conclave.Invalid, "the issuer's certificate is no authority's")
-	}
-	by := &signing{issuer: issuer}
-	if by.key, err = keyOf(view, issuer); err != nil {
-		return nil, err
-	}
-	for _, id := range issuer.Chain {
-		link := issuer
-		if id != issuer.ID {
-			if link, err = loadIssuer(view, id); err != nil {
-				return nil, err
-			}
-		}
-		if link != nil {
-			by.chain = append(by.chain, link)
-		}
-	}
-	by.urls, err = urlsOf(view, issuer)
-	return by, err
-}
-
-// keyOf is an issuer's private key.
-func keyOf(view conclave.View, issuer *authority.Issuer) (*authority.Key, error) {
-	if issuer.KeyID != "" {
-		if key, err := loadKey(view, issuer.KeyID); err != nil || key != nil {
-			return key, err
-		}
-	}
-	return nil, conclave.Errorf(conclave.Invalid, "the issuer's private key isn't here")
-}
-
-// urlsOf are the URLs in an issuer's certificates.
-func urlsOf(view conclave.View, issuer *authority.Issuer) (*authority.URLs, error) {
-	urls := issuer.URLs
-	if urls.IsEmpty() {
-		var err error
-		if urls, err = loadOr(view, "config/urls", authority.URLs{}); err != nil {
-			return nil, err
-		}
-	}
-	return fillURLs(view, urls, issuer.ID)
-}
-
-func fillURLs(view conclave.View, urls *authority.URLs, issuerID string) (*authority.URLs, error) {
-	if !urls.Templating {
-		return urls, nil
-	}
-	cluster, err := loadOr(view, "config/cluster", clusterConfig{})
-	if err != nil {
-		return nil, err
-	}
-	return urls.Fill(issuerID, cluster.Path, cluster.AIAPath)
-}
-
-func (by *signing) times(view conclave.View) *issuing.Times {
-	return &issuing.Times{Now: view.Now(), DefaultTTL: view.Mount().DefaultTTL, MaxTTL: view.Mount().MaxTTL,
-		IssuerEnds: by.issuer.Cert.NotAfter, Behavior: by.issuer.Behavior}
-}
-
-// sign signs a certificate. One that the issuer's own name constraints don't permit is refused.
-func (by *signing) sign(view conclave.View, template *x509.Certificate, public crypto.PublicKey, bits int, pss bool) (*x509.Certificate, error) {
-	urls := &issuing.URLs{Issuing: by.urls.Issuing, CRL: by.urls.CRL, Delta: by.urls.DeltaCRL, OCSP: by.urls.OCSP}
-	if err := issuing.AddURLs(template, urls); err != nil {
-		return nil, err
-	}
-	id, err := issuing.KeyID(public)
-	if err != nil {
-		return nil, err
-	}
-	if template.SubjectKeyId == nil {
-		template.SubjectKeyId = id
-	}
-	if err := issuing.SetAlgorithm(template, by.key.Signer.Public(), bits, pss); err != nil {
-		return nil, err
-	}
-	cert, err := issuing.Sign(template, by.issuer.Cert, public, by.key.Signer)
-	if err != nil {
-		return nil, err
-	}
-	return cert, by.permits(view, cert)
-}
-
-// permits holds a certificate against the name constraints of the issuer.
-func (by *signing) permits(view conclave.View, cert *x509.Certificate) error {
-	c := by.issuer.Cert
-	constraints := [][]string{c.PermittedDNSDomains, c.ExcludedDNSDomains, c.PermittedEmailAddresses, c.ExcludedEmailAddresses, c.PermittedURIDomains, c.ExcludedURIDomains}
-	isFree := !slices.ContainsFunc(constraints, func(list []string) bool { return len(list) > 0 })
-	if isFree && len(c.PermittedIPRanges) == 0 && len(c.ExcludedIPRanges) == 0 {
-		return nil
-	}
-	anchors := x509.NewCertPool()
-	anchors.AddCert(c)
-	_, err := cert.Verify(x509.VerifyOptions{Roots: anchors, CurrentTime: view.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	if invalid, ok := err.(x509.CertificateInvalidError); ok && (invalid.Reason == x509.CANotAuthorizedForThisName || invalid.Reason == x509.TooManyConstraints || invalid.Reason == x509.UnconstrainedName) {
-		return conclave.Errorf(conclave.Invalid, "the issuer's name constraints don't permit the certificate's names")
-	}
-	return nil
-}
-
-// keep stores a certificate.
-func keep(tx conclave.Tx, cert *x509.Certificate, of string) error {
-	serial := serialName(cert.SerialNumber)
-	there, err := tx.Get(certPath(serial))
-	if err != nil {
-		return err
-	}
-	if there != nil {
-		return conclave.Errorf(conclave.Unavailable, "the serial number is taken: try again")
-	}
-	value, err := (&certificate{of, cert.Raw}).encode()
-	if err != nil {
-		return err
-	}
-	if err := tx.Put(certPath(serial), value); err != nil {
-		return err
-	}
-	return tx.Put(expiryPath(cert.NotAfter, serial), []byte{1})
-}
-
-// issuedOut is what a certificate is answered with.
-type issuedOut struct {
-	Certificate    string   `json:"certificate"`
-	IssuingCA      string   `json:"issuing_ca"`
-	Chain          []string `json:"ca_chain,omitempty"`
-	PrivateKey     string   `json:"private_key,omitempty"`
-	PrivateKeyType string   `json:"private_key_type,omitempty"`
-	SerialNumber   string   `json:"serial_number"`
-	NotBefore      int64    `json:"not_before"`
-	Expiration     int64    `json:"expiration"`
-}
-
-// present is a certificate as a client wants it, with its private key if one was made.
-func (by *signing) present(_ conclave.View, cert *x509.Certificate, format issuing.Format, key crypto.Signer, withoutRoots bool) (*issuedOut, error) {
-	out := &issuedOut{Certificate: format.Certificate(cert), IssuingCA: format.Certificate(by.issuer.Cert), SerialNumber: serialText(serialName(cert.SerialNumber)),
-		NotBefore: cert.NotBefore.Unix(), Expiration: cert.NotAfter.Unix()}
-	var chain []*x509.Certificate
-	for _, link := range by.chain {
-		if !withoutRoots || !authority.IsSelfSigned(link.Cert) {
-			chain = append(chain, link.Cert)
-			out.Chain = append(out.Chain, format.Certificate(link.Cert))
-		}
-	}
-	if key != nil {
-		text, err := format.Key(key)
-		if err != nil {
-			return nil, err
-		}
-		out.PrivateKey, out.PrivateKeyType = text, issuing.KeyType(key.Public())
-	}
-	if format.Name == "pem_bundle" {
-		out.Certificate = issuing.Bundle(out.PrivateKey, cert, chain)
-	}
-	return out, nil
 }

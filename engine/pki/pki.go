@@ -19,19 +19,16 @@
 package pki
 
 import (
+	"context"
 	"slices"
+	"time"
 
 	"conclave"
+	"conclave/engine/pki/authority"
+	"conclave/engine/pki/revocation"
 )
 
 const kind = "pki"
-
-// Limits.
-const (
-	maxName    = 128 // bytes of a role's, a key's or an issuer's name
-	maxIssuers = 256 // of one mount
-	maxKeys    = 512
-)
 
 // Plugin is the engine's line in the list of plug-ins.
 func Plugin() conclave.Plugin {
@@ -52,5 +49,21 @@ func (Engine) Kind() string { return kind }
 
 // Routes are those of authorities, roles, certificates and revocation.
 func (Engine) Routes() []conclave.Route {
-	return slices.Concat(configRoutes(), roleRoutes(), issueRoutes(), rootRoutes(), certRoutes(), revokeRoutes(), crlRoutes())
+	return slices.Concat(authority.Routes(), roleRoutes(), issueRoutes(), certRoutes(), revocation.Routes())
+}
+
+// RenewLease refuses: a certificate ends when it says.
+func (Engine) RenewLease(context.Context, conclave.View, *conclave.GrantedLease, time.Duration) (*conclave.Lease, error) {
+	return nil, conclave.Errorf(conclave.Invalid, "certificates can't be renewed: issue another one")
+}
+
+// GatherRevoke has nothing to read: all is done in the vault.
+func (Engine) GatherRevoke(conclave.View, *conclave.GrantedLease) (any, error) { return nil, nil }
+
+// Revoke has nothing to do outside of the vault.
+func (Engine) Revoke(context.Context, *conclave.GrantedLease, any) error { return nil }
+
+// ForgetLease revokes the certificate, unless it has ended or is gone.
+func (Engine) ForgetLease(tx conclave.Tx, lease *conclave.GrantedLease) error {
+	return revocation.ForgetLease(tx, lease)
 }

@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"conclave"
+	"conclave/engine/pki/authority"
 	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/stored"
 )
 
 const roleDoc = `Write a role: which certificates may be had of it, and how they look.
@@ -35,7 +37,7 @@ type nameIn struct {
 func roleExists(r *conclave.Route) {
 	r.Exists = func(view conclave.View, in any) (bool, error) {
 		name := in.(*roleIn).Name
-		if checkName(name) != nil {
+		if stored.CheckName(name) != nil {
 			return false, nil
 		}
 		role, err := loadRole(view, name)
@@ -57,7 +59,7 @@ func patchRole(_ context.Context, tx conclave.Tx, in *roleIn) (*conclave.Respons
 }
 
 func putRole(tx conclave.Tx, in *roleIn, role *issuing.Role) (*conclave.Response, error) {
-	if err := checkName(in.Name); err != nil {
+	if err := stored.CheckName(in.Name); err != nil {
 		return nil, err
 	}
 	fields, err := withPolicies(in.Fields)
@@ -71,14 +73,14 @@ func putRole(tx conclave.Tx, in *roleIn, role *issuing.Role) (*conclave.Response
 	if err != nil {
 		return nil, err
 	}
-	id, err := issuerID(tx, role.IssuerRef)
+	id, err := authority.IDOf(tx, role.IssuerRef)
 	if err != nil {
 		return nil, err
 	}
 	if id == "" {
 		warnings = append(warnings, "there is no issuer yet that issuer_ref stands for")
 	}
-	return &conclave.Response{Data: role, Warnings: warnings}, store(tx, "role/"+in.Name, role)
+	return &conclave.Response{Data: role, Warnings: warnings}, stored.Put(tx, "role/"+in.Name, role)
 }
 
 // withPolicies brings policy_identifiers, which may be a list of objects or JSON text of one, into a list of texts.
@@ -112,12 +114,12 @@ func withPolicies(fields map[string]any) (map[string]any, error) {
 }
 
 func findRole(view conclave.View, name string) (*issuing.Role, error) {
-	if checkName(name) != nil {
-		return nil, notFound()
+	if stored.CheckName(name) != nil {
+		return nil, stored.NotFound()
 	}
 	role, err := loadRole(view, name)
 	if err == nil && role == nil {
-		err = notFound()
+		err = stored.NotFound()
 	}
 	return role, err
 }
@@ -127,7 +129,7 @@ func readRole(_ context.Context, view conclave.View, in *nameIn) (*issuing.Role,
 }
 
 func deleteRole(_ context.Context, tx conclave.Tx, in *nameIn) (*conclave.None, error) {
-	if checkName(in.Name) != nil {
+	if stored.CheckName(in.Name) != nil {
 		return nil, nil
 	}
 	return nil, tx.Delete("role/" + in.Name)
@@ -141,4 +143,8 @@ type listIn struct {
 func listRoles(_ context.Context, view conclave.View, in *listIn) (*conclave.Keys, error) {
 	names, err := view.List("role/", in.After, in.Limit)
 	return &conclave.Keys{Keys: names}, err
+}
+
+func loadRole(view conclave.View, name string) (*issuing.Role, error) {
+	return stored.Load(view, "role/"+name, issuing.Decode)
 }

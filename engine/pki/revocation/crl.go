@@ -1,65 +1,203 @@
 package revocation
 
 import (
-	"crypto"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
-	"math/big"
-	"time"
+	"context"
+	"slices"
 
 	"conclave"
+	"conclave/engine/pki/authority"
+	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/stored"
 )
 
-var oidDelta = asn1.ObjectIdentifier{2, 5, 29, 27}
-
-// List is what a revocation list is made of.
-type List struct {
-	Edition   Edition
-	Expiry    time.Duration
-	Segments  []Segment
-	IsDelta   bool
-	Extra     []pkix.Extension
-	Algorithm x509.SignatureAlgorithm // 0 goes by the key
+// crlRoutes are those of revocation lists. unified-… are the same lists: all nodes have one state.
+func crlRoutes() []conclave.Route {
+	var routes []conclave.Route
+	for _, list := range []struct {
+		name    string
+		isDelta bool
+	}{{"crl", false}, {"crl/delta", true}, {"unified-crl", false}, {"unified-crl/delta", true}} {
+		for suffix, isPEM := range map[string]bool{"": false, "/der": false, "/pem": true} {
+			routes = append(routes, conclave.ReadRoute(conclave.Read, "issuer/{issuer_ref}/"+list.name+suffix, "Get an issuer's revocation list.",
+				func(_ context.Context, view conclave.View, in *authority.Param) (*conclave.Response, error) {
+					return rawCRL(view, in.Issuer, list.isDelta, isPEM)
+				}).With(conclave.Public))
+			if suffix == "/der" {
+				continue
+			}
+			routes = append(routes, conclave.ReadRoute(conclave.Read, list.name+suffix, "Get the default issuer's revocation list.",
+				func(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
+					return rawCRL(view, authority.DefaultRef, list.isDelta, isPEM)
+				}).With(conclave.Public))
+		}
+	}
+	for name, isDelta := range map[string]bool{"cert/crl": false, "cert/delta-crl": true, "cert/unified-crl": false, "cert/unified-delta-crl": true} {
+		routes = append(routes, conclave.ReadRoute(conclave.Read, name, "Read the default issuer's revocation list.",
+			func(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
+				return certCRL(view, isDelta)
+			}).With(conclave.Public))
+	}
+	routes = append(routes,
+		conclave.ReadRoute(conclave.Read, "cert/crl/raw", "Get the default issuer's revocation list, DER.", func(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Response, error) {
+			return rawCRL(view, authority.DefaultRef, false, false)
+		}).With(conclave.Public))
+	for _, op := range []conclave.Operation{conclave.Read, conclave.Update} {
+		routes = append(routes,
+			conclave.WriteRoute(op, "crl/rotate", "Publish new revocation lists, which deltas begin with from now on.", rotate(true)),
+			conclave.WriteRoute(op, "crl/rotate-delta", "Publish new delta revocation lists.", rotate(false)))
+	}
+	return routes
 }
 
-// Sign makes the list in DER. The key's signatures should be steady, so that all nodes make the same list. A delta has the
-// entries after its base (RFC 5280, 5.2.4).
-func (l *List) Sign(issuer *x509.Certificate, key crypto.Signer) ([]byte, error) {
-	at := time.Unix(0, l.Edition.Number).UTC()
-	template := &x509.RevocationList{Number: big.NewInt(l.Edition.Number), ThisUpdate: at, NextUpdate: at.Add(l.Expiry),
-		ExtraExtensions: l.Extra, SignatureAlgorithm: l.Algorithm}
-	if l.IsDelta {
-		base, err := asn1.Marshal(big.NewInt(l.Edition.Base))
+// publisher is an issuer of an authority that may sign for a use, with its key: the one that is named, or another one
+// with the same name and key.
+func publisher(view conclave.View, named *authority.Issuer, use string) (*authority.Issuer, *authority.Key, error) {
+	candidates := []*authority.Issuer{named}
+	if !named.MayDo(use) || named.KeyID == "" {
+		list, err := authority.Issuers(view)
+		if err != nil {
+			return nil, nil, err
+		}
+		candidates = slices.DeleteFunc(list, func(issuer *authority.Issuer) bool { return issuer.Authority() != named.Authority() })
+	}
+	for _, issuer := range candidates {
+		if !issuer.MayDo(use) || issuer.KeyID == "" {
+			continue
+		}
+		if key, err := authority.LoadKey(view, issuer.KeyID); err != nil || key != nil {
+			return issuer, key, err
+		}
+	}
+	return nil, nil, conclave.Errorf(conclave.Invalid, "the issuer may not sign for this use, or its private key isn't here")
+}
+
+// signedList makes an issuer's revocation list. It is a function of what is stored and of the period of time, the same on
+// every node, so the transaction is bound to that period.
+func signedList(view conclave.View, ref string, isDelta bool) ([]byte, error) {
+	named, err := authority.There(view, ref)
+	if err != nil {
+		return nil, err
+	}
+	config, err := crlConfig(view)
+	if err != nil {
+		return nil, err
+	}
+	if isDelta && !config.EnableDelta {
+		return nil, conclave.Errorf(conclave.NotFound, "delta CRLs are not enabled")
+	}
+	issuer, key, err := publisher(view, named, authority.UsageCRL)
+	if err != nil {
+		return nil, err
+	}
+	of := issuer.Authority()
+	head, err := ledger(view, of)
+	if err != nil {
+		return nil, err
+	}
+	if head.Changed == 0 && config.Changed == 0 {
+		began := *head
+		began.Changed = issuer.Cert.NotBefore.UnixNano()
+		head = &began
+	}
+	edition, until := config.Edition(head, view.Now())
+	view.Reached(until)
+	list := &List{Edition: edition, Expiry: config.Expiry.Duration(), IsDelta: isDelta}
+	if list.Algorithm, err = authority.AlgorithmOf(issuer.Cert, issuer.Algorithm); err != nil {
+		return nil, err
+	}
+	if !config.Disable {
+		if list.Segments, err = segments(view, of, head, isDelta, edition); err != nil {
+			return nil, err
+		}
+	}
+	if urls, err := authority.URLsOf(view, issuer); err != nil {
+		return nil, err
+	} else if config.EnableDelta && !isDelta && len(urls.DeltaCRL) > 0 {
+		extension, err := issuing.FreshestCRL(urls.DeltaCRL)
 		if err != nil {
 			return nil, err
 		}
-		template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: oidDelta, Critical: true, Value: base})
+		list.Extra = append(list.Extra, extension)
 	}
-	for _, segment := range l.Segments {
-		for _, e := range segment {
-			if l.IsDelta && e.At <= l.Edition.Base {
-				continue
-			}
-			template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, x509.RevocationListEntry{
-				SerialNumber: new(big.Int).SetBytes(e.Serial), RevocationTime: time.Unix(0, e.At).UTC(), ReasonCode: e.Reason})
-		}
-	}
-	der, err := x509.CreateRevocationList(nil, template, issuer, key)
-	if err != nil {
-		return nil, conclave.Errorf(conclave.Invalid, "the issuer can't sign revocation lists: %s", err.Error())
-	}
-	return der, nil
+	return list.Sign(issuer.Cert, issuing.Steady(key.Signer))
 }
 
-// publicKeyBits are the bits of a public key, without its algorithm.
-func publicKeyBits(info []byte) ([]byte, error) {
-	var parsed struct {
-		Algorithm pkix.AlgorithmIdentifier
-		Key       asn1.BitString
+// segments are the ledger's entries; for a delta only the segments that can have some after its base.
+func segments(view conclave.View, of string, head *Head, isDelta bool, edition Edition) ([]Segment, error) {
+	var list []Segment
+	for n := head.Next; n > head.First; n-- {
+		segment, err := loadSegment(view, of, n-1)
+		if err != nil {
+			return nil, err
+		}
+		if isDelta && len(segment) > 0 && segment[len(segment)-1].At <= edition.Base {
+			break
+		}
+		list = append(list, segment)
 	}
-	if _, err := asn1.Unmarshal(info, &parsed); err != nil {
-		return nil, errFormat
+	slices.Reverse(list)
+	return list, nil
+}
+
+func rawCRL(view conclave.View, ref string, isDelta, isPEM bool) (*conclave.Response, error) {
+	der, err := signedList(view, ref, isDelta)
+	if err != nil {
+		return nil, err
 	}
-	return parsed.Key.RightAlign(), nil
+	if isPEM {
+		return authority.Raw("application/x-pem-file", []byte(issuing.PEM("X509 CRL", der)+"\n")), nil
+	}
+	return authority.Raw(authority.TypeCRL, der), nil
+}
+
+func certCRL(view conclave.View, isDelta bool) (*conclave.Response, error) {
+	der, err := signedList(view, authority.DefaultRef, isDelta)
+	if err != nil {
+		return nil, err
+	}
+	return &conclave.Response{Data: &crlOut{Certificate: issuing.PEM("X509 CRL", der) + "\n"}}, nil
+}
+
+type crlOut struct {
+	Certificate    string `json:"certificate"`
+	RevocationTime int64  `json:"revocation_time"`
+}
+
+type rotateOut struct {
+	Success bool `json:"success" doc:"Always true."`
+}
+
+// rotate touches the ledgers of all authorities.
+func rotate(isComplete bool) func(context.Context, conclave.Tx, *conclave.None) (*rotateOut, error) {
+	return func(_ context.Context, tx conclave.Tx, _ *conclave.None) (*rotateOut, error) {
+		list, err := authority.Issuers(tx)
+		if err != nil {
+			return nil, err
+		}
+		config, err := crlConfig(tx)
+		if err != nil {
+			return nil, err
+		}
+		done := map[string]bool{}
+		for _, issuer := range list {
+			of := issuer.Authority()
+			if done[of] || issuer.KeyID == "" {
+				continue
+			}
+			done[of] = true
+			old, err := ledger(tx, of)
+			if err != nil {
+				return nil, err
+			}
+			head := *old
+			head.Changed = old.Touch(tx.Now(), config)
+			if isComplete {
+				head.Base = head.Changed
+			}
+			if err := stored.Put(tx, "ledger/"+of+"/head", &head); err != nil {
+				return nil, err
+			}
+		}
+		return &rotateOut{true}, nil
+	}
 }

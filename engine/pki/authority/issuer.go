@@ -1,4 +1,4 @@
-package pki
+package authority
 
 import (
 	"context"
@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"conclave"
-	"conclave/engine/pki/authority"
 	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/stored"
 )
 
 func issuerRoutes() []conclave.Route {
@@ -26,11 +26,11 @@ func issuerRoutes() []conclave.Route {
 }
 
 func listIssuers(_ context.Context, view conclave.View, in *listIn) (*conclave.Keys, error) {
-	list, err := issuers(view)
+	list, err := Issuers(view)
 	if err != nil {
 		return nil, err
 	}
-	config, err := loadOr(view, "config/issuers", issuersConfig{})
+	config, err := stored.LoadOr(view, "config/issuers", issuersConfig{})
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +41,13 @@ func listIssuers(_ context.Context, view conclave.View, in *listIn) (*conclave.K
 		}
 		keys.Keys = append(keys.Keys, issuer.ID)
 		keys.KeyInfo[issuer.ID] = map[string]any{"issuer_name": issuer.Name, "is_default": issuer.ID == config.Default, "key_id": issuer.KeyID,
-			"serial_number": serialText(serialName(issuer.Cert.SerialNumber))}
+			"serial_number": stored.SerialText(stored.SerialName(issuer.Cert.SerialNumber))}
 	}
 	return keys, nil
 }
 
-// issuerOut is how clients see an issuer.
-type issuerOut struct {
+// Shown is how clients see an issuer.
+type Shown struct {
 	ID             string   `json:"issuer_id" doc:"Id."`
 	Name           string   `json:"issuer_name" doc:"Name; empty if it has none."`
 	KeyID          string   `json:"key_id" doc:"Id of its private key; empty if it isn't here."`
@@ -67,16 +67,17 @@ type issuerOut struct {
 	Templating     bool     `json:"enable_aia_url_templating" doc:"Whether the URLs have templates."`
 }
 
-func showIssuer(view conclave.View, issuer *authority.Issuer) (*issuerOut, error) {
-	chain, err := chainOf(view, issuer)
+// Show is an issuer as clients see it.
+func Show(view conclave.View, issuer *Issuer) (*Shown, error) {
+	chain, err := ChainOf(view, issuer)
 	if err != nil {
 		return nil, err
 	}
-	urls := showURLs(&authority.URLs{})
+	urls := showURLs(&URLs{})
 	if issuer.URLs != nil {
 		urls = showURLs(issuer.URLs)
 	}
-	out := &issuerOut{ID: issuer.ID, Name: issuer.Name, KeyID: issuer.KeyID, Certificate: issuing.CertificatePEM(issuer.Cert) + "\n", ManualChain: issuer.ManualChain,
+	out := &Shown{ID: issuer.ID, Name: issuer.Name, KeyID: issuer.KeyID, Certificate: issuing.CertificatePEM(issuer.Cert) + "\n", ManualChain: issuer.ManualChain,
 		Behavior: issuer.Behavior, Usage: strings.Join(issuer.Usage, ","), Algorithm: issuer.Algorithm, Revoked: issuer.RevokedAt != 0, RevocationTime: issuer.RevokedAt,
 		Issuing: urls.Issuing, CRL: urls.CRL, DeltaCRL: urls.DeltaCRL, OCSP: urls.OCSP, Templating: urls.Templating}
 	for _, cert := range chain {
@@ -88,11 +89,11 @@ func showIssuer(view conclave.View, issuer *authority.Issuer) (*issuerOut, error
 	return out, nil
 }
 
-// chainOf are the certificates of an issuer's chain, its own first.
-func chainOf(view conclave.View, issuer *authority.Issuer) ([]*x509.Certificate, error) {
+// ChainOf are the certificates of an issuer's chain, its own first.
+func ChainOf(view conclave.View, issuer *Issuer) ([]*x509.Certificate, error) {
 	var chain []*x509.Certificate
 	for _, id := range issuer.Chain {
-		link, err := loadIssuer(view, id)
+		link, err := LoadIssuer(view, id)
 		if err != nil {
 			return nil, err
 		}
@@ -103,21 +104,21 @@ func chainOf(view conclave.View, issuer *authority.Issuer) ([]*x509.Certificate,
 	return chain, nil
 }
 
-// thereIs is findIssuer for paths that name an issuer: none is NotFound.
-func thereIs(view conclave.View, ref string) (*authority.Issuer, error) {
-	issuer, err := findIssuer(view, ref)
+// There is Find for paths that name an issuer: none is NotFound.
+func There(view conclave.View, ref string) (*Issuer, error) {
+	issuer, err := Find(view, ref)
 	if conclave.Is(err, conclave.Invalid) {
 		return nil, conclave.Errorf(conclave.NotFound, "%s", err.Error())
 	}
 	return issuer, err
 }
 
-func readIssuer(_ context.Context, view conclave.View, in *issuerParam) (*issuerOut, error) {
-	issuer, err := thereIs(view, in.Issuer)
+func readIssuer(_ context.Context, view conclave.View, in *Param) (*Shown, error) {
+	issuer, err := There(view, in.Issuer)
 	if err != nil {
 		return nil, err
 	}
-	return showIssuer(view, issuer)
+	return Show(view, issuer)
 }
 
 type issuerJSONOut struct {
@@ -127,12 +128,12 @@ type issuerJSONOut struct {
 	Name        string   `json:"issuer_name" doc:"Name; empty if it has none."`
 }
 
-func issuerJSON(_ context.Context, view conclave.View, in *issuerParam) (*issuerJSONOut, error) {
-	issuer, err := thereIs(view, in.Issuer)
+func issuerJSON(_ context.Context, view conclave.View, in *Param) (*issuerJSONOut, error) {
+	issuer, err := There(view, in.Issuer)
 	if err != nil {
 		return nil, err
 	}
-	shown, err := showIssuer(view, issuer)
+	shown, err := Show(view, issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -141,29 +142,25 @@ func issuerJSON(_ context.Context, view conclave.View, in *issuerParam) (*issuer
 
 // Content types of raw answers.
 const (
-	typeCert = "application/pkix-cert"
-	typePEM  = "application/pem-certificate-chain"
-	typeCRL  = "application/pkix-crl"
+	TypeCert = "application/pkix-cert"
+	TypePEM  = "application/pem-certificate-chain"
+	TypeCRL  = "application/pkix-crl"
 )
 
-func raw(contentType string, body []byte) *conclave.Response {
-	return &conclave.Response{Raw: &conclave.Raw{ContentType: contentType, Body: body}}
-}
-
-func issuerPEM(_ context.Context, view conclave.View, in *issuerParam) (*conclave.Response, error) {
-	issuer, err := thereIs(view, in.Issuer)
+func issuerPEM(_ context.Context, view conclave.View, in *Param) (*conclave.Response, error) {
+	issuer, err := There(view, in.Issuer)
 	if err != nil {
 		return nil, err
 	}
-	return raw(typePEM, []byte(issuing.CertificatePEM(issuer.Cert)+"\n")), nil
+	return Raw(TypePEM, []byte(issuing.CertificatePEM(issuer.Cert)+"\n")), nil
 }
 
-func issuerDER(_ context.Context, view conclave.View, in *issuerParam) (*conclave.Response, error) {
-	issuer, err := thereIs(view, in.Issuer)
+func issuerDER(_ context.Context, view conclave.View, in *Param) (*conclave.Response, error) {
+	issuer, err := There(view, in.Issuer)
 	if err != nil {
 		return nil, err
 	}
-	return raw(typeCert, issuer.Cert.Raw), nil
+	return Raw(TypeCert, issuer.Cert.Raw), nil
 }
 
 type issuerIn struct {
@@ -180,25 +177,25 @@ type issuerIn struct {
 	Templating  *bool     `json:"enable_aia_url_templating" doc:"Whether the URLs have templates."`
 }
 
-func writeIssuer(_ context.Context, tx conclave.Tx, in *issuerIn) (*issuerOut, error) {
-	issuer, err := thereIs(tx, in.Issuer)
+func writeIssuer(_ context.Context, tx conclave.Tx, in *issuerIn) (*Shown, error) {
+	issuer, err := There(tx, in.Issuer)
 	if err != nil {
 		return nil, err
 	}
 	changed := issuer.Clone()
-	changed.Behavior, changed.ManualChain, changed.Usage, changed.Algorithm, changed.URLs = issuing.BehaviorErr, nil, authority.Usages(), "", nil
+	changed.Behavior, changed.ManualChain, changed.Usage, changed.Algorithm, changed.URLs = issuing.BehaviorErr, nil, Usages(), "", nil
 	return changeIssuer(tx, changed, in)
 }
 
-func patchIssuer(_ context.Context, tx conclave.Tx, in *issuerIn) (*issuerOut, error) {
-	issuer, err := thereIs(tx, in.Issuer)
+func patchIssuer(_ context.Context, tx conclave.Tx, in *issuerIn) (*Shown, error) {
+	issuer, err := There(tx, in.Issuer)
 	if err != nil {
 		return nil, err
 	}
 	return changeIssuer(tx, issuer.Clone(), in)
 }
 
-func changeIssuer(tx conclave.Tx, issuer *authority.Issuer, in *issuerIn) (*issuerOut, error) {
+func changeIssuer(tx conclave.Tx, issuer *Issuer, in *issuerIn) (*Shown, error) {
 	if in.Name != nil && *in.Name != issuer.Name {
 		if err := rename(tx, "issuername/", issuer.Name, *in.Name, issuer.ID); err != nil {
 			return nil, err
@@ -219,7 +216,7 @@ func changeIssuer(tx conclave.Tx, issuer *authority.Issuer, in *issuerIn) (*issu
 		issuer.Usage = usage
 	}
 	if in.Algorithm != nil {
-		if _, err := algorithmOf(issuer.Cert, *in.Algorithm); err != nil {
+		if _, err := AlgorithmOf(issuer.Cert, *in.Algorithm); err != nil {
 			return nil, err
 		}
 		issuer.Algorithm = *in.Algorithm
@@ -229,7 +226,7 @@ func changeIssuer(tx conclave.Tx, issuer *authority.Issuer, in *issuerIn) (*issu
 			return nil, err
 		}
 	}
-	urls := authority.URLs{}
+	urls := URLs{}
 	if issuer.URLs != nil {
 		urls = *issuer.URLs
 	}
@@ -242,10 +239,10 @@ func changeIssuer(tx conclave.Tx, issuer *authority.Issuer, in *issuerIn) (*issu
 	if err != nil {
 		return nil, err
 	}
-	return showIssuer(tx, issuer)
+	return Show(tx, issuer)
 }
 
-func setChain(tx conclave.Tx, issuer *authority.Issuer, refs []string) error {
+func setChain(tx conclave.Tx, issuer *Issuer, refs []string) error {
 	if len(refs) > maxIssuers {
 		return conclave.Errorf(conclave.Invalid, "a chain has at most %d issuers", maxIssuers)
 	}
@@ -254,7 +251,7 @@ func setChain(tx conclave.Tx, issuer *authority.Issuer, refs []string) error {
 		if ref == "self" {
 			ref = issuer.ID
 		}
-		above, err := findIssuer(tx, ref)
+		above, err := Find(tx, ref)
 		if err != nil {
 			return err
 		}
@@ -267,12 +264,12 @@ func setChain(tx conclave.Tx, issuer *authority.Issuer, refs []string) error {
 }
 
 func checkUsage(cert *x509.Certificate, list []string) ([]string, error) {
-	usage := []string{authority.UsageReadOnly}
+	usage := []string{UsageReadOnly}
 	for _, use := range list {
-		if !slices.Contains(authority.Usages(), use) {
+		if !slices.Contains(Usages(), use) {
 			return nil, conclave.Errorf(conclave.Invalid, "unknown usage %q", use)
 		}
-		if use == authority.UsageCRL && !canSignCRLs(cert) {
+		if use == UsageCRL && !canSignCRLs(cert) {
 			return nil, conclave.Errorf(conclave.Invalid, "the issuer's certificate doesn't let it sign revocation lists: its key usage lacks CRLSign")
 		}
 		if !slices.Contains(usage, use) {
@@ -286,8 +283,8 @@ func canSignCRLs(cert *x509.Certificate) bool {
 	return cert.KeyUsage == 0 || cert.KeyUsage&x509.KeyUsageCRLSign != 0
 }
 
-// algorithmOf is a signature algorithm by its name, which must be one of the certificate's key.
-func algorithmOf(cert *x509.Certificate, name string) (x509.SignatureAlgorithm, error) {
+// AlgorithmOf is a signature algorithm by its name, which must be one of the certificate's key.
+func AlgorithmOf(cert *x509.Certificate, name string) (x509.SignatureAlgorithm, error) {
 	if name == "" {
 		return 0, nil
 	}
@@ -313,7 +310,7 @@ var algorithmNames = map[x509.SignatureAlgorithm]string{
 // rename moves a name in an index of names. An empty one is none.
 func rename(tx conclave.Tx, dir, from, to, id string) error {
 	if to != "" {
-		if err := checkName(to); err != nil || to == defaultRef || isID(to) {
+		if err := stored.CheckName(to); err != nil || to == DefaultRef || isID(to) {
 			return conclave.Errorf(conclave.Invalid, "the name must not be default, and consist of letters, digits, underscores, hyphens and dots")
 		}
 		other, err := tx.Get(dir + to)
@@ -335,7 +332,7 @@ func rename(tx conclave.Tx, dir, from, to, id string) error {
 
 // addIssuer stores a new issuer, with the key that its certificate is for if that is here. Chains and defaults are left to
 // settle.
-func addIssuer(tx conclave.Tx, id, name string, cert *x509.Certificate) (*authority.Issuer, error) {
+func addIssuer(tx conclave.Tx, id, name string, cert *x509.Certificate) (*Issuer, error) {
 	ids, err := tx.List("issuer/", "", maxIssuers)
 	if err != nil {
 		return nil, err
@@ -346,45 +343,45 @@ func addIssuer(tx conclave.Tx, id, name string, cert *x509.Certificate) (*author
 	if err := rename(tx, "issuername/", "", name, id); err != nil {
 		return nil, err
 	}
-	issuer := &authority.Issuer{ID: id, Name: name, Certificate: cert.Raw, Cert: cert, Chain: []string{id}, Behavior: issuing.BehaviorErr, Usage: authority.Usages()}
+	issuer := &Issuer{ID: id, Name: name, Certificate: cert.Raw, Cert: cert, Chain: []string{id}, Behavior: issuing.BehaviorErr, Usage: Usages()}
 	if !canSignCRLs(cert) {
-		issuer.Usage = slices.DeleteFunc(issuer.Usage, func(use string) bool { return use == authority.UsageCRL })
+		issuer.Usage = slices.DeleteFunc(issuer.Usage, func(use string) bool { return use == UsageCRL })
 	}
 	there, err := keys(tx)
 	if err != nil {
 		return nil, err
 	}
 	for _, key := range there {
-		if isSameKey(key.Signer.Public(), cert.PublicKey) {
+		if IsSameKey(key.Signer.Public(), cert.PublicKey) {
 			issuer.KeyID = key.ID
 		}
 	}
-	return issuer, store(tx, "issuer/"+id, issuer)
+	return issuer, stored.Put(tx, "issuer/"+id, issuer)
 }
 
 // settleOne stores an issuer, and what follows from it, and returns it as it is then.
-func settleOne(tx conclave.Tx, issuer *authority.Issuer) (*authority.Issuer, error) {
-	if err := store(tx, "issuer/"+issuer.ID, issuer); err != nil {
+func settleOne(tx conclave.Tx, issuer *Issuer) (*Issuer, error) {
+	if err := stored.Put(tx, "issuer/"+issuer.ID, issuer); err != nil {
 		return nil, err
 	}
 	if err := settle(tx, []string{issuer.ID}); err != nil {
 		return nil, err
 	}
-	return loadIssuer(tx, issuer.ID)
+	return LoadIssuer(tx, issuer.ID)
 }
 
 // settle links the chains anew after issuers have come or gone, and finds a default issuer if new ones ask for that.
 func settle(tx conclave.Tx, added []string) error {
-	list, err := issuers(tx)
+	list, err := Issuers(tx)
 	if err != nil {
 		return err
 	}
-	for _, changed := range authority.Link(list) {
-		if err := store(tx, "issuer/"+changed.ID, changed); err != nil {
+	for _, changed := range Link(list) {
+		if err := stored.Put(tx, "issuer/"+changed.ID, changed); err != nil {
 			return err
 		}
 	}
-	config, err := loadOr(tx, "config/issuers", issuersConfig{})
+	config, err := stored.LoadOr(tx, "config/issuers", issuersConfig{})
 	if err != nil {
 		return err
 	}
@@ -397,11 +394,11 @@ func settle(tx conclave.Tx, added []string) error {
 	if chosen == *config {
 		return nil
 	}
-	return store(tx, "config/issuers", chosen)
+	return stored.Put(tx, "config/issuers", chosen)
 }
 
-func deleteIssuer(_ context.Context, tx conclave.Tx, in *issuerParam) (*conclave.Response, error) {
-	issuer, err := findIssuer(tx, in.Issuer)
+func deleteIssuer(_ context.Context, tx conclave.Tx, in *Param) (*conclave.Response, error) {
+	issuer, err := Find(tx, in.Issuer)
 	if conclave.Is(err, conclave.Invalid) {
 		return &conclave.Response{}, nil
 	}
@@ -417,13 +414,13 @@ func deleteIssuer(_ context.Context, tx conclave.Tx, in *issuerParam) (*conclave
 		return nil, err
 	}
 	resp := &conclave.Response{}
-	config, err := loadOr(tx, "config/issuers", issuersConfig{})
+	config, err := stored.LoadOr(tx, "config/issuers", issuersConfig{})
 	if err != nil {
 		return nil, err
 	}
 	if config.Default == issuer.ID {
 		resp.Warnings = append(resp.Warnings, "Deleted issuer was the default issuer; no default is set now: see config/issuers")
-		if err := store(tx, "config/issuers", issuersConfig{Follows: config.Follows}); err != nil {
+		if err := stored.Put(tx, "config/issuers", issuersConfig{Follows: config.Follows}); err != nil {
 			return nil, err
 		}
 	}

@@ -1,14 +1,12 @@
-package pki
+package authority
 
 import (
 	"context"
-	"maps"
 	"net/url"
 	"strings"
 
 	"conclave"
-	"conclave/engine/pki/authority"
-	"conclave/engine/pki/revocation"
+	"conclave/engine/pki/stored"
 )
 
 type (
@@ -40,13 +38,11 @@ func configRoutes() []conclave.Route {
 		conclave.WriteRoute(conclave.Update, "config/urls", "Set the URLs that certificates hold: of the issuer's certificate, its revocation lists, its OCSP responder.", writeURLs),
 		conclave.ReadRoute(conclave.Read, "config/cluster", "Read where the mount is reached.", readCluster),
 		conclave.WriteRoute(conclave.Update, "config/cluster", "Set where the mount is reached, for templates of URLs.", writeCluster),
-		conclave.ReadRoute(conclave.Read, "config/crl", "Read how revocation is published.", readCRLConfig),
-		conclave.WriteRoute(conclave.Update, "config/crl", "Set how revocation is published.", writeCRLConfig),
 	}
 }
 
 func readIssuersConfig(_ context.Context, view conclave.View, _ *conclave.None) (*issuersConfig, error) {
-	return loadOr(view, "config/issuers", issuersConfig{})
+	return stored.LoadOr(view, "config/issuers", issuersConfig{})
 }
 
 type issuersConfigIn struct {
@@ -59,7 +55,7 @@ func writeIssuersConfig(_ context.Context, tx conclave.Tx, in *issuersConfigIn) 
 }
 
 func setIssuersConfig(tx conclave.Tx, in *issuersConfigIn) (*issuersConfig, error) {
-	old, err := loadOr(tx, "config/issuers", issuersConfig{})
+	old, err := stored.LoadOr(tx, "config/issuers", issuersConfig{})
 	if err != nil {
 		return nil, err
 	}
@@ -68,16 +64,16 @@ func setIssuersConfig(tx conclave.Tx, in *issuersConfigIn) (*issuersConfig, erro
 		config.Follows = *in.Follows
 	}
 	if in.Default != nil {
-		if *in.Default == "" || *in.Default == defaultRef {
+		if *in.Default == "" || *in.Default == DefaultRef {
 			return nil, conclave.Errorf(conclave.Invalid, "invalid issuer specification; must be non-empty and can't be 'default'")
 		}
-		issuer, err := findIssuer(tx, *in.Default)
+		issuer, err := Find(tx, *in.Default)
 		if err != nil {
 			return nil, err
 		}
 		config.Default = issuer.ID
 	}
-	return &config, store(tx, "config/issuers", config)
+	return &config, stored.Put(tx, "config/issuers", config)
 }
 
 type replaceIn struct {
@@ -92,7 +88,7 @@ func replaceRoot(_ context.Context, tx conclave.Tx, in *replaceIn) (*issuersConf
 }
 
 func readKeysConfig(_ context.Context, view conclave.View, _ *conclave.None) (*keysConfig, error) {
-	return loadOr(view, "config/keys", keysConfig{})
+	return stored.LoadOr(view, "config/keys", keysConfig{})
 }
 
 type keysConfigIn struct {
@@ -100,7 +96,7 @@ type keysConfigIn struct {
 }
 
 func writeKeysConfig(_ context.Context, tx conclave.Tx, in *keysConfigIn) (*keysConfig, error) {
-	if in.Default == "" || in.Default == defaultRef {
+	if in.Default == "" || in.Default == DefaultRef {
 		return nil, conclave.Errorf(conclave.Invalid, "invalid key specification; must be non-empty and can't be 'default'")
 	}
 	key, err := findKey(tx, in.Default)
@@ -108,7 +104,7 @@ func writeKeysConfig(_ context.Context, tx conclave.Tx, in *keysConfigIn) (*keys
 		return nil, err
 	}
 	config := keysConfig{Default: key.ID}
-	return &config, store(tx, "config/keys", config)
+	return &config, stored.Put(tx, "config/keys", config)
 }
 
 // urlsOut is how clients see URLs.
@@ -121,14 +117,14 @@ type urlsOut struct {
 }
 
 func readURLs(_ context.Context, view conclave.View, _ *conclave.None) (*urlsOut, error) {
-	urls, err := loadOr(view, "config/urls", authority.URLs{})
+	urls, err := stored.LoadOr(view, "config/urls", URLs{})
 	if err != nil {
 		return nil, err
 	}
 	return showURLs(urls), nil
 }
 
-func showURLs(urls *authority.URLs) *urlsOut {
+func showURLs(urls *URLs) *urlsOut {
 	listed := func(list []string) []string {
 		if list == nil {
 			return []string{}
@@ -147,7 +143,7 @@ type urlsIn struct {
 }
 
 // merge changes what is given.
-func (in *urlsIn) merge(urls *authority.URLs) error {
+func (in *urlsIn) merge(urls *URLs) error {
 	for given, into := range map[*[]string]*[]string{in.Issuing: &urls.Issuing, in.CRL: &urls.CRL, in.DeltaCRL: &urls.DeltaCRL, in.OCSP: &urls.OCSP} {
 		if given != nil {
 			*into = *given
@@ -165,7 +161,7 @@ const (
 	maxURL  = 1024 // bytes
 )
 
-func checkURLs(urls *authority.URLs) error {
+func checkURLs(urls *URLs) error {
 	sample, err := urls.Fill("id", "https://cluster.example", "https://aia.example")
 	if err != nil {
 		return err
@@ -193,7 +189,7 @@ func checkURL(text string) error {
 }
 
 func writeURLs(_ context.Context, tx conclave.Tx, in *urlsIn) (*urlsOut, error) {
-	old, err := loadOr(tx, "config/urls", authority.URLs{})
+	old, err := stored.LoadOr(tx, "config/urls", URLs{})
 	if err != nil {
 		return nil, err
 	}
@@ -201,11 +197,11 @@ func writeURLs(_ context.Context, tx conclave.Tx, in *urlsIn) (*urlsOut, error) 
 	if err := in.merge(&urls); err != nil {
 		return nil, err
 	}
-	return showURLs(&urls), store(tx, "config/urls", urls)
+	return showURLs(&urls), stored.Put(tx, "config/urls", urls)
 }
 
 func readCluster(_ context.Context, view conclave.View, _ *conclave.None) (*clusterConfig, error) {
-	return loadOr(view, "config/cluster", clusterConfig{})
+	return stored.LoadOr(view, "config/cluster", clusterConfig{})
 }
 
 type clusterIn struct {
@@ -214,7 +210,7 @@ type clusterIn struct {
 }
 
 func writeCluster(_ context.Context, tx conclave.Tx, in *clusterIn) (*clusterConfig, error) {
-	old, err := loadOr(tx, "config/cluster", clusterConfig{})
+	old, err := stored.LoadOr(tx, "config/cluster", clusterConfig{})
 	if err != nil {
 		return nil, err
 	}
@@ -230,64 +226,5 @@ func writeCluster(_ context.Context, tx conclave.Tx, in *clusterIn) (*clusterCon
 		}
 		*into = strings.TrimSuffix(*given, "/")
 	}
-	return &config, store(tx, "config/cluster", config)
-}
-
-// crlConfigOut is how clients see the configuration of revocation.
-type crlConfigOut struct {
-	Expiry       string `json:"expiry" doc:"How long a revocation list is valid."`
-	Disable      bool   `json:"disable" doc:"Publish empty revocation lists."`
-	OCSPDisable  bool   `json:"ocsp_disable" doc:"Answer no OCSP requests."`
-	OCSPExpiry   string `json:"ocsp_expiry" doc:"How long an OCSP response is valid; 0 says that there may be a newer one at any time."`
-	AutoRebuild  bool   `json:"auto_rebuild" doc:"Publish a new list this long before the old one ends, instead of after half of its time."`
-	Grace        string `json:"auto_rebuild_grace_period" doc:"How long before a list's end there is a new one."`
-	EnableDelta  bool   `json:"enable_delta" doc:"Publish delta lists."`
-	DeltaPeriod  string `json:"delta_rebuild_interval" doc:"How long a delta list is valid, at least. It always holds all that is revoked."`
-	MaxEntries   int    `json:"max_crl_entries" doc:"How many certificates can be revoked at a time; -1 is the most there can be."`
-	CrossCluster bool   `json:"cross_cluster_revocation" doc:"Always false: all nodes have the same state."`
-	Unified      bool   `json:"unified_crl" doc:"Kept for clients: all nodes publish the same list."`
-	UnifiedPaths bool   `json:"unified_crl_on_existing_paths" doc:"Kept for clients."`
-}
-
-func crlConfig(view conclave.View) (*revocation.Config, error) {
-	config, err := load(view, "config/crl", revocation.DecodeConfig)
-	if err == nil && config == nil {
-		config = revocation.NewConfig()
-	}
-	return config, err
-}
-
-func showCRLConfig(c *revocation.Config) *crlConfigOut {
-	return &crlConfigOut{c.Expiry.Duration().String(), c.Disable, c.OCSPDisable, c.OCSPExpiry.Duration().String(), c.AutoRebuild, c.Grace.Duration().String(),
-		c.EnableDelta, c.DeltaPeriod.Duration().String(), c.MaxEntries, false, c.Unified, c.UnifiedPaths}
-}
-
-func readCRLConfig(_ context.Context, view conclave.View, _ *conclave.None) (*crlConfigOut, error) {
-	config, err := crlConfig(view)
-	if err != nil {
-		return nil, err
-	}
-	return showCRLConfig(config), nil
-}
-
-type crlConfigIn struct {
-	Fields map[string]any `json:"*" doc:"What is to be set, by the names of the configuration."`
-}
-
-func writeCRLConfig(_ context.Context, tx conclave.Tx, in *crlConfigIn) (*crlConfigOut, error) {
-	old, err := crlConfig(tx)
-	if err != nil {
-		return nil, err
-	}
-	config := *old
-	fields := maps.Clone(in.Fields)
-	delete(fields, "changed")
-	if err := conclave.Merge(&config, fields); err != nil {
-		return nil, err
-	}
-	if err := config.Check(); err != nil {
-		return nil, err
-	}
-	config.Changed = max(old.Changed+1, tx.Now().UnixNano())
-	return showCRLConfig(&config), store(tx, "config/crl", config)
+	return &config, stored.Put(tx, "config/cluster", config)
 }

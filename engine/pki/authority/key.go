@@ -1,11 +1,11 @@
-package pki
+package authority
 
 import (
 	"context"
 
 	"conclave"
-	"conclave/engine/pki/authority"
 	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/stored"
 )
 
 func keyRoutes() []conclave.Route {
@@ -20,14 +20,14 @@ func keyRoutes() []conclave.Route {
 }
 
 // keys are all keys of the mount.
-func keys(view conclave.View) ([]*authority.Key, error) {
+func keys(view conclave.View) ([]*Key, error) {
 	ids, err := view.List("key/", "", maxKeys)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]*authority.Key, 0, len(ids))
+	list := make([]*Key, 0, len(ids))
 	for _, id := range ids {
-		key, err := loadKey(view, id)
+		key, err := LoadKey(view, id)
 		if err != nil {
 			return nil, err
 		}
@@ -39,7 +39,7 @@ func keys(view conclave.View) ([]*authority.Key, error) {
 }
 
 // addKey stores a new key. The first one becomes the default.
-func addKey(tx conclave.Tx, key *authority.Key) error {
+func addKey(tx conclave.Tx, key *Key) error {
 	ids, err := tx.List("key/", "", maxKeys)
 	if err != nil {
 		return err
@@ -50,14 +50,14 @@ func addKey(tx conclave.Tx, key *authority.Key) error {
 	if err := rename(tx, "keyname/", "", key.Name, key.ID); err != nil {
 		return err
 	}
-	if err := store(tx, "key/"+key.ID, key); err != nil {
+	if err := stored.Put(tx, "key/"+key.ID, key); err != nil {
 		return err
 	}
-	config, err := loadOr(tx, "config/keys", keysConfig{})
+	config, err := stored.LoadOr(tx, "config/keys", keysConfig{})
 	if err != nil || config.Default != "" {
 		return err
 	}
-	return store(tx, "config/keys", keysConfig{Default: key.ID})
+	return stored.Put(tx, "config/keys", keysConfig{Default: key.ID})
 }
 
 func listKeys(_ context.Context, view conclave.View, _ *conclave.None) (*conclave.Keys, error) {
@@ -65,7 +65,7 @@ func listKeys(_ context.Context, view conclave.View, _ *conclave.None) (*conclav
 	if err != nil {
 		return nil, err
 	}
-	config, err := loadOr(view, "config/keys", keysConfig{})
+	config, err := stored.LoadOr(view, "config/keys", keysConfig{})
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ type keyOut struct {
 	SubjectKeyID   string `json:"subject_key_id,omitempty" doc:"Hash of its public key, hexadecimal."`
 }
 
-func showKey(key *authority.Key) (*keyOut, error) {
+func showKey(key *Key) (*keyOut, error) {
 	id, err := issuing.KeyID(key.Signer.Public())
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func showKey(key *authority.Key) (*keyOut, error) {
 func readKey(_ context.Context, view conclave.View, in *keyParam) (*keyOut, error) {
 	key, err := findKey(view, in.Key)
 	if conclave.Is(err, conclave.Invalid) {
-		return nil, notFound()
+		return nil, stored.NotFound()
 	}
 	if err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func writeKey(_ context.Context, tx conclave.Tx, in *keyIn) (*keyOut, error) {
 		}
 		changed.Name = *in.Name
 	}
-	if err := store(tx, "key/"+key.ID, &changed); err != nil {
+	if err := stored.Put(tx, "key/"+key.ID, &changed); err != nil {
 		return nil, err
 	}
 	return showKey(&changed)
@@ -148,7 +148,7 @@ func deleteKey(_ context.Context, tx conclave.Tx, in *keyParam) (*conclave.Respo
 	if err := tx.Delete("key/" + key.ID); err != nil {
 		return nil, err
 	}
-	list, err := issuers(tx)
+	list, err := Issuers(tx)
 	if err != nil {
 		return nil, err
 	}
@@ -156,12 +156,12 @@ func deleteKey(_ context.Context, tx conclave.Tx, in *keyParam) (*conclave.Respo
 		if issuer.KeyID == key.ID {
 			changed := issuer.Clone()
 			changed.KeyID = ""
-			if err := store(tx, "issuer/"+changed.ID, changed); err != nil {
+			if err := stored.Put(tx, "issuer/"+changed.ID, changed); err != nil {
 				return nil, err
 			}
 		}
 	}
-	config, err := loadOr(tx, "config/keys", keysConfig{})
+	config, err := stored.LoadOr(tx, "config/keys", keysConfig{})
 	if err != nil || config.Default != key.ID {
 		return &conclave.Response{}, err
 	}
@@ -176,11 +176,11 @@ type generateKeyIn struct {
 }
 
 func generateKey(ctx context.Context, tx conclave.Tx, in *generateKeyIn) (*keyOut, error) {
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if m.key == nil {
+	if m.Key == nil {
 		return nil, conclave.Errorf(conclave.Invalid, `the last segment of the path must be "internal" or "exported"`)
 	}
 	key, err := takeKey(tx, m, &newKeyFields{KeyName: in.KeyName})
@@ -201,14 +201,14 @@ type importKeyIn struct {
 }
 
 func importOneKey(ctx context.Context, tx conclave.Tx, in *importKeyIn) (*conclave.Response, error) {
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if len(m.keys) != 1 || len(m.certs) != 0 {
+	if len(m.Keys) != 1 || len(m.Certs) != 0 {
 		return nil, conclave.Errorf(conclave.Invalid, "one private key in PEM is wanted")
 	}
-	key, isNew, err := importKey(tx, m.id(0), in.Name, m.keys[0])
+	key, isNew, err := importKey(tx, m.ID(0), in.Name, m.Keys[0])
 	if err != nil {
 		return nil, err
 	}

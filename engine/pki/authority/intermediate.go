@@ -1,4 +1,4 @@
-package pki
+package authority
 
 import (
 	"context"
@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"conclave"
-	"conclave/engine/pki/authority"
 	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/stored"
 )
 
 const (
@@ -63,7 +63,7 @@ func newCSR(ctx context.Context, tx conclave.Tx, fields *caFields, newKey *newKe
 	if err != nil {
 		return nil, err
 	}
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -105,17 +105,17 @@ type bundleIn struct {
 func importRoute[In any](pattern, doc string, handle func(context.Context, conclave.Tx, *In) (*conclave.Response, error)) conclave.Route {
 	route := conclave.WriteRoute(conclave.Update, pattern, doc, handle)
 	route.Prepare = func(_ context.Context, _ *conclave.Request, in any) (any, error) {
-		m, err := newMaterials()
+		m, err := issuing.NewMaterials()
 		if err != nil {
 			return nil, err
 		}
 		switch in := in.(type) {
 		case *setSignedIn:
-			m.certs, m.keys, err = issuing.ParseBundle(in.Certificate)
+			m.Certs, m.Keys, err = issuing.ParseBundle(in.Certificate)
 		case *bundleIn:
-			m.certs, m.keys, err = issuing.ParseBundle(in.Bundle)
+			m.Certs, m.Keys, err = issuing.ParseBundle(in.Bundle)
 		case *importKeyIn:
-			m.certs, m.keys, err = issuing.ParseBundle(in.Bundle)
+			m.Certs, m.Keys, err = issuing.ParseBundle(in.Bundle)
 		}
 		return m, err
 	}
@@ -144,28 +144,28 @@ type importedOut struct {
 
 // importAll imports what was read. Keys come first, so that issuers find theirs.
 func importAll(ctx context.Context, tx conclave.Tx, mayHaveKeys bool) (*conclave.Response, error) {
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if len(m.keys) > 0 && !mayHaveKeys {
+	if len(m.Keys) > 0 && !mayHaveKeys {
 		return nil, conclave.Errorf(conclave.Invalid, "private keys found in the PEM but not allowed by the path; use /issuers/import/bundle")
 	}
 	out := &importedOut{ImportedIssuers: []string{}, ImportedKeys: []string{}, ExistingIssuers: []string{}, ExistingKeys: []string{}, Mapping: map[string]string{}}
 	next := 0
-	for _, signer := range m.keys {
-		key, isNew, err := importKey(tx, m.id(next), "", signer)
+	for _, signer := range m.Keys {
+		key, isNew, err := importKey(tx, m.ID(next), "", signer)
 		if err != nil {
 			return nil, err
 		}
 		next++
 		note(&out.ImportedKeys, &out.ExistingKeys, key.ID, isNew)
 	}
-	for _, cert := range m.certs {
+	for _, cert := range m.Certs {
 		if !cert.IsCA || !cert.BasicConstraintsValid {
 			return nil, conclave.Errorf(conclave.Invalid, "a certificate in the PEM is no authority's: basic constraints must say that it is")
 		}
-		issuer, isNew, err := importIssuer(tx, m.id(next), cert)
+		issuer, isNew, err := importIssuer(tx, m.ID(next), cert)
 		if err != nil {
 			return nil, err
 		}
@@ -177,7 +177,7 @@ func importAll(ctx context.Context, tx conclave.Tx, mayHaveKeys bool) (*conclave
 		return nil, err
 	}
 	resp := &conclave.Response{Data: out}
-	if len(m.certs) > 0 && !slices.ContainsFunc(slices.Concat(out.ImportedIssuers, out.ExistingIssuers), func(id string) bool { return out.Mapping[id] != "" }) {
+	if len(m.Certs) > 0 && !slices.ContainsFunc(slices.Concat(out.ImportedIssuers, out.ExistingIssuers), func(id string) bool { return out.Mapping[id] != "" }) {
 		resp.Warnings = append(resp.Warnings, "no private key is here for any of the certificates: they can be part of chains, but sign nothing")
 	}
 	return resp, nil
@@ -193,23 +193,24 @@ func note(imported, existing *[]string, id string, isNew bool) {
 	}
 }
 
-func isSameKey(a, b crypto.PublicKey) bool {
+// IsSameKey reports whether two public keys are the same one.
+func IsSameKey(a, b crypto.PublicKey) bool {
 	comparable, ok := a.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && comparable.Equal(b)
 }
 
 // importKey stores a key unless it is here.
-func importKey(tx conclave.Tx, id, name string, signer crypto.Signer) (*authority.Key, bool, error) {
+func importKey(tx conclave.Tx, id, name string, signer crypto.Signer) (*Key, bool, error) {
 	there, err := keys(tx)
 	if err != nil {
 		return nil, false, err
 	}
 	for _, key := range there {
-		if isSameKey(key.Signer.Public(), signer.Public()) {
+		if IsSameKey(key.Signer.Public(), signer.Public()) {
 			return key, false, nil
 		}
 	}
-	key, err := authority.NewKey(id, name, issuing.KeyType(signer.Public()), signer)
+	key, err := NewKey(id, name, issuing.KeyType(signer.Public()), signer)
 	if err != nil {
 		return nil, false, err
 	}
@@ -220,16 +221,16 @@ func importKey(tx conclave.Tx, id, name string, signer crypto.Signer) (*authorit
 }
 
 // adopt gives issuers that have been waiting for a key the one that came.
-func adopt(tx conclave.Tx, key *authority.Key) error {
-	list, err := issuers(tx)
+func adopt(tx conclave.Tx, key *Key) error {
+	list, err := Issuers(tx)
 	if err != nil {
 		return err
 	}
 	for _, issuer := range list {
-		if issuer.KeyID == "" && isSameKey(issuer.Cert.PublicKey, key.Signer.Public()) {
+		if issuer.KeyID == "" && IsSameKey(issuer.Cert.PublicKey, key.Signer.Public()) {
 			changed := issuer.Clone()
 			changed.KeyID = key.ID
-			if err := store(tx, "issuer/"+changed.ID, changed); err != nil {
+			if err := stored.Put(tx, "issuer/"+changed.ID, changed); err != nil {
 				return err
 			}
 		}
@@ -238,8 +239,8 @@ func adopt(tx conclave.Tx, key *authority.Key) error {
 }
 
 // importIssuer stores an issuer unless its certificate is here.
-func importIssuer(tx conclave.Tx, id string, cert *x509.Certificate) (*authority.Issuer, bool, error) {
-	there, err := issuers(tx)
+func importIssuer(tx conclave.Tx, id string, cert *x509.Certificate) (*Issuer, bool, error) {
+	there, err := Issuers(tx)
 	if err != nil {
 		return nil, false, err
 	}

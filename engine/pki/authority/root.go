@@ -1,4 +1,4 @@
-package pki
+package authority
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"conclave"
-	"conclave/engine/pki/authority"
 	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/stored"
 )
 
 const (
@@ -21,7 +21,8 @@ The last segment is internal to keep the key here, exported to have it answered 
 Nothing of it is changed but its issuer, unless require_matching_certificate_algorithms has the signature's kind be the same.`
 )
 
-func rootRoutes() []conclave.Route {
+// Routes are those of issuers and keys, and of what the mount has set for them.
+func Routes() []conclave.Route {
 	var routes []conclave.Route
 	for _, pattern := range []string{"root/generate/{exported}", "issuers/generate/root/{exported}", "root/rotate/{exported}"} {
 		routes = append(routes, generateRoute(conclave.WriteRoute(conclave.Update, pattern, generateRootDoc, generateRoot)))
@@ -37,7 +38,7 @@ func rootRoutes() []conclave.Route {
 		csrRoute(conclave.WriteRoute(conclave.Update, "issuer/{issuer_ref}/sign-self-issued", selfIssuedDoc, signSelfIssuedBy).With(conclave.Sudo)),
 		conclave.WriteRoute(conclave.Delete, "root", "Remove all issuers and keys. What they have signed stays valid until it ends.", deleteRoot).With(conclave.Sudo),
 	)
-	return slices.Concat(routes, issuerRoutes(), keyRoutes(), importRoutes())
+	return slices.Concat(routes, configRoutes(), issuerRoutes(), keyRoutes(), importRoutes())
 }
 
 // generateIn is what authorities are made of: names and subject, key and constraints.
@@ -97,12 +98,12 @@ func (f *caFields) role() *issuing.Role {
 }
 
 // newAuthority is the template of an authority's certificate.
-func (f *caFields) template(role *issuing.Role, m *materials, times *issuing.Times) (*x509.Certificate, []string, error) {
+func (f *caFields) template(role *issuing.Role, m *issuing.Materials, times *issuing.Times) (*x509.Certificate, []string, error) {
 	if f.NotBeforeDuration != nil && (*f.NotBeforeDuration < 0 || f.NotBeforeDuration.Duration() > maxBackdate) {
 		return nil, nil, conclave.Errorf(conclave.Invalid, "not_before_duration is at most ten years")
 	}
 	allowed := &issuing.Allowance{URIs: []string{"*"}}
-	template, warnings, err := issuing.Leaf(role, allowed, &f.Request, m.csr, times, m.serial)
+	template, warnings, err := issuing.Leaf(role, allowed, &f.Request, m.CSR, times, m.Serial)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -141,7 +142,7 @@ func (f *newKeyFields) spec(exported string) (issuing.KeySpec, error) {
 // generateRoute adds the making of a key.
 func generateRoute(route conclave.Route) conclave.Route {
 	route.Prepare = func(_ context.Context, _ *conclave.Request, in any) (any, error) {
-		m, err := newMaterials()
+		m, err := issuing.NewMaterials()
 		if err != nil {
 			return nil, err
 		}
@@ -159,7 +160,7 @@ func generateRoute(route conclave.Route) conclave.Route {
 		}
 		spec, err := fields.spec(exported)
 		if err == nil && spec.Type != "" {
-			m.key, err = spec.Generate()
+			m.Key, err = spec.Generate()
 		}
 		return m, err
 	}
@@ -169,26 +170,27 @@ func generateRoute(route conclave.Route) conclave.Route {
 // csrRoute adds the reading of a CSR, or of a certificate.
 func csrRoute(route conclave.Route) conclave.Route {
 	route.Prepare = func(_ context.Context, _ *conclave.Request, in any) (any, error) {
-		m, err := newMaterials()
+		m, err := issuing.NewMaterials()
 		if err != nil {
 			return nil, err
 		}
 		switch in := in.(type) {
 		case *signIntermediateIn:
-			m.csr, err = issuing.ParseCSR(in.CSR)
+			m.CSR, err = issuing.ParseCSR(in.CSR)
 		case *signIntermediateByIn:
-			m.csr, err = issuing.ParseCSR(in.CSR)
+			m.CSR, err = issuing.ParseCSR(in.CSR)
 		case *selfIssuedIn:
-			m.certs, err = parseOne(in.Certificate)
+			m.Certs, err = ParseOne(in.Certificate)
 		case *selfIssuedByIn:
-			m.certs, err = parseOne(in.Certificate)
+			m.Certs, err = ParseOne(in.Certificate)
 		}
 		return m, err
 	}
 	return route
 }
 
-func parseOne(text string) ([]*x509.Certificate, error) {
+// ParseOne reads one certificate in PEM.
+func ParseOne(text string) ([]*x509.Certificate, error) {
 	certs, keys, err := issuing.ParseBundle(text)
 	if err == nil && (len(certs) != 1 || len(keys) != 0) {
 		err = conclave.Errorf(conclave.Invalid, "one certificate in PEM is wanted")
@@ -197,11 +199,11 @@ func parseOne(text string) ([]*x509.Certificate, error) {
 }
 
 // takeKey is the key that was made, which is stored, or the one that is named.
-func takeKey(tx conclave.Tx, m *materials, f *newKeyFields) (*authority.Key, error) {
-	if m.key == nil {
+func takeKey(tx conclave.Tx, m *issuing.Materials, f *newKeyFields) (*Key, error) {
+	if m.Key == nil {
 		return findKey(tx, f.KeyRef)
 	}
-	key, err := authority.NewKey(m.id(0), f.KeyName, issuing.KeyType(m.key.Public()), m.key)
+	key, err := NewKey(m.ID(0), f.KeyName, issuing.KeyType(m.Key.Public()), m.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +228,7 @@ func generateRoot(ctx context.Context, tx conclave.Tx, in *generateIn) (*conclav
 	if err != nil {
 		return nil, err
 	}
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +253,7 @@ func generateRoot(ctx context.Context, tx conclave.Tx, in *generateIn) (*conclav
 			in.IssuerName = "next"
 		}
 	}
-	issuer, err := addIssuer(tx, m.id(1), in.IssuerName, cert)
+	issuer, err := addIssuer(tx, m.ID(1), in.IssuerName, cert)
 	if err != nil {
 		return nil, err
 	}
@@ -261,10 +263,10 @@ func generateRoot(ctx context.Context, tx conclave.Tx, in *generateIn) (*conclav
 	if issuer, err = settleOne(tx, issuer); err != nil {
 		return nil, err
 	}
-	if err := keep(tx, cert, issuer.Authority()); err != nil {
+	if err := stored.Keep(tx, cert, issuer.Authority()); err != nil {
 		return nil, err
 	}
-	out := &rootOut{Certificate: format.Certificate(cert), IssuingCA: format.Certificate(cert), SerialNumber: serialText(serialName(cert.SerialNumber)),
+	out := &rootOut{Certificate: format.Certificate(cert), IssuingCA: format.Certificate(cert), SerialNumber: stored.SerialText(stored.SerialName(cert.SerialNumber)),
 		Expiration: cert.NotAfter.Unix(), IssuerID: issuer.ID, IssuerName: issuer.Name, KeyID: key.ID, KeyName: key.Name}
 	if in.Exported == "exported" {
 		if out.PrivateKey, err = format.Key(key.Signer); err != nil {
@@ -279,15 +281,15 @@ func generateRoot(ctx context.Context, tx conclave.Tx, in *generateIn) (*conclav
 }
 
 // selfSign signs a root's certificate.
-func selfSign(tx conclave.Tx, template *x509.Certificate, key *authority.Key, bits int, pss bool) (*x509.Certificate, []string, error) {
+func selfSign(tx conclave.Tx, template *x509.Certificate, key *Key, bits int, pss bool) (*x509.Certificate, []string, error) {
 	var warnings []string
-	urls, err := loadOr(tx, "config/urls", authority.URLs{})
+	urls, err := stored.LoadOr(tx, "config/urls", URLs{})
 	if err != nil {
 		return nil, nil, err
 	}
 	if urls.Templating && usesIssuerID(urls) {
 		warnings = append(warnings, "the root holds no AIA URLs: they have {{issuer_id}}, and the root has no issuer yet")
-		urls = &authority.URLs{}
+		urls = &URLs{}
 	}
 	if urls, err = fillURLs(tx, urls, ""); err != nil {
 		return nil, nil, err
@@ -309,7 +311,7 @@ func selfSign(tx conclave.Tx, template *x509.Certificate, key *authority.Key, bi
 	return cert, warnings, err
 }
 
-func usesIssuerID(urls *authority.URLs) bool {
+func usesIssuerID(urls *URLs) bool {
 	return slices.ContainsFunc(slices.Concat(urls.Issuing, urls.CRL, urls.DeltaCRL, urls.OCSP), func(at string) bool { return strings.Contains(at, "{{issuer_id}}") })
 }
 
@@ -334,14 +336,14 @@ func deleteRoot(_ context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.
 }
 
 type signIntermediateIn struct {
-	issuerField
+	Ref
 	csrField
 	caFields
 	intermediateFields
 }
 
 type signIntermediateByIn struct {
-	issuerParam
+	Param
 	csrField
 	caFields
 	intermediateFields
@@ -365,19 +367,19 @@ func signAuthority(ctx context.Context, tx conclave.Tx, ref string, fields *caFi
 	if err != nil {
 		return nil, err
 	}
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
-	by, err := signer(tx, ref)
+	by, err := NewSigning(tx, ref)
 	if err != nil {
 		return nil, err
 	}
 	role := fields.role()
 	role.UseCSRCommonName = how.UseCSRValues || fields.CommonName == ""
 	role.UseCSRSANs = how.UseCSRValues
-	times := by.times(tx)
-	times.MaxTTL = max(times.MaxTTL, by.issuer.Cert.NotAfter.Sub(tx.Now()))
+	times := by.Times(tx)
+	times.MaxTTL = max(times.MaxTTL, by.Issuer.Cert.NotAfter.Sub(tx.Now()))
 	template, warnings, err := fields.template(role, m, times)
 	if err != nil {
 		return nil, err
@@ -387,7 +389,7 @@ func signAuthority(ctx context.Context, tx conclave.Tx, ref string, fields *caFi
 	}
 	if how.UseCSRValues {
 		usage := template.KeyUsage
-		if err := issuing.CopyCSR(template, m.csr); err != nil {
+		if err := issuing.CopyCSR(template, m.CSR); err != nil {
 			return nil, err
 		}
 		template.KeyUsage |= usage
@@ -397,23 +399,23 @@ func signAuthority(ctx context.Context, tx conclave.Tx, ref string, fields *caFi
 			return nil, conclave.Errorf(conclave.Invalid, "skid is written in hexadecimal digits, at most 64 bytes")
 		}
 	}
-	cert, err := by.sign(tx, template, m.csr.PublicKey, fields.SignatureBits, fields.UsePSS)
+	cert, err := by.Sign(tx, template, m.CSR.PublicKey, fields.SignatureBits, fields.UsePSS)
 	if err != nil {
 		return nil, err
 	}
-	if err := keep(tx, cert, by.issuer.Authority()); err != nil {
+	if err := stored.Keep(tx, cert, by.Issuer.Authority()); err != nil {
 		return nil, err
 	}
-	out, err := by.present(tx, cert, format, nil, false)
-	if err == nil && len(by.issuer.Cert.CRLDistributionPoints)+len(by.urls.CRL)+len(by.urls.OCSP) == 0 {
+	out, err := by.Present(cert, format, nil, false)
+	if err == nil && len(by.Issuer.Cert.CRLDistributionPoints)+len(by.urls.CRL)+len(by.urls.OCSP) == 0 {
 		warnings = append(warnings, "the certificate says nothing of where its revocation is published: set config/urls to change that")
 	}
 	return &conclave.Response{Data: out, Warnings: warnings}, err
 }
 
 // bound holds an authority below this one against its path length (RFC 5280, 4.2.1.9).
-func (by *signing) bound(template *x509.Certificate) error {
-	above := by.issuer.Cert
+func (by *Signing) bound(template *x509.Certificate) error {
+	above := by.Issuer.Cert
 	switch {
 	case above.MaxPathLen == 0 && above.MaxPathLenZero:
 		return conclave.Errorf(conclave.Invalid, "the issuer's path length allows no authority below it")
@@ -426,12 +428,12 @@ func (by *signing) bound(template *x509.Certificate) error {
 }
 
 type selfIssuedIn struct {
-	issuerField
+	Ref
 	selfIssuedFields
 }
 
 type selfIssuedByIn struct {
-	issuerParam
+	Param
 	selfIssuedFields
 }
 
@@ -454,21 +456,21 @@ func signSelfIssuedBy(ctx context.Context, tx conclave.Tx, in *selfIssuedByIn) (
 }
 
 func signAgain(ctx context.Context, tx conclave.Tx, ref string, sameKind bool) (*conclave.Response, error) {
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
-	by, err := signer(tx, ref)
+	by, err := NewSigning(tx, ref)
 	if err != nil {
 		return nil, err
 	}
-	given := m.certs[0]
+	given := m.Certs[0]
 	switch {
 	case string(given.RawSubject) != string(given.RawIssuer):
 		return nil, conclave.Errorf(conclave.Invalid, "the certificate is not self-issued: its subject is not its issuer")
 	case !given.IsCA:
 		return nil, conclave.Errorf(conclave.Invalid, "the certificate is no authority's")
-	case sameKind && given.PublicKeyAlgorithm != by.issuer.Cert.PublicKeyAlgorithm:
+	case sameKind && given.PublicKeyAlgorithm != by.Issuer.Cert.PublicKeyAlgorithm:
 		return nil, conclave.Errorf(conclave.Invalid, "the certificate's key is of another kind than the issuer's")
 	}
 	if _, err := issuing.SpecOf(given.PublicKey); err != nil {
@@ -479,9 +481,9 @@ func signAgain(ctx context.Context, tx conclave.Tx, ref string, sameKind bool) (
 	if err := by.bound(&template); err != nil {
 		return nil, err
 	}
-	cert, err := issuing.Sign(&template, by.issuer.Cert, crypto.PublicKey(given.PublicKey), by.key.Signer)
+	cert, err := issuing.Sign(&template, by.Issuer.Cert, crypto.PublicKey(given.PublicKey), by.key.Signer)
 	if err != nil {
 		return nil, err
 	}
-	return &conclave.Response{Data: &selfIssuedOut{issuing.CertificatePEM(cert), issuing.CertificatePEM(by.issuer.Cert)}}, nil
+	return &conclave.Response{Data: &selfIssuedOut{issuing.CertificatePEM(cert), issuing.CertificatePEM(by.Issuer.Cert)}}, nil
 }

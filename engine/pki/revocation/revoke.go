@@ -1,4 +1,4 @@
-package pki
+package revocation
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	"conclave"
 	"conclave/engine/pki/authority"
 	"conclave/engine/pki/issuing"
-	"conclave/engine/pki/revocation"
+	"conclave/engine/pki/stored"
 )
 
 const (
@@ -25,17 +25,21 @@ It is on the revocation list, and answered as revoked by OCSP, once this is answ
 It is on the revocation list of the issuer above it, if that is here.`
 )
 
-func revokeRoutes() []conclave.Route {
+// Routes are those of revoking, of revocation lists and of OCSP.
+func Routes() []conclave.Route {
 	revoke := conclave.WriteRoute(conclave.Update, "revoke", revokeDoc, revokeCert)
 	revoke.Prepare = prepareRevoke
 	withKey := conclave.WriteRoute(conclave.Update, "revoke-with-key", revokeWithKeyDoc, revokeWithKey)
 	withKey.Prepare = prepareRevoke
-	return []conclave.Route{revoke, withKey,
-		conclave.WriteRoute(conclave.Update, "issuer/{issuer_ref}/revoke", revokeIssuerDoc, revokeIssuer)}
+	return slices.Concat(crlRoutes(), []conclave.Route{revoke, withKey,
+		conclave.WriteRoute(conclave.Update, "issuer/{issuer_ref}/revoke", revokeIssuerDoc, revokeIssuer),
+		conclave.ReadRoute(conclave.Read, "config/crl", "Read how revocation is published.", readCRLConfig),
+		conclave.WriteRoute(conclave.Update, "config/crl", "Set how revocation is published.", writeCRLConfig),
+	})
 }
 
-// revoked is what is known of a revoked certificate, stored as JSON.
-type revoked struct {
+// Record is what is known of a revoked certificate, stored as JSON.
+type Record struct {
 	Authority string `json:"authority"`
 	At        int64  `json:"at"`      // Unix nanoseconds
 	Expires   int64  `json:"expires"` // Unix seconds
@@ -53,7 +57,7 @@ type revokeWithKeyIn struct {
 
 // prepareRevoke reads the certificate and the key that are given.
 func prepareRevoke(_ context.Context, _ *conclave.Request, in any) (any, error) {
-	m, err := newMaterials()
+	m, err := issuing.NewMaterials()
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +68,7 @@ func prepareRevoke(_ context.Context, _ *conclave.Request, in any) (any, error) 
 	case *revokeWithKeyIn:
 		from = &in.revokeIn
 		var none []*x509.Certificate
-		if none, m.keys, err = issuing.ParseBundle(in.PrivateKey.Reveal()); err != nil || len(none) != 0 || len(m.keys) != 1 {
+		if none, m.Keys, err = issuing.ParseBundle(in.PrivateKey.Reveal()); err != nil || len(none) != 0 || len(m.Keys) != 1 {
 			return nil, conclave.Errorf(conclave.Invalid, "one private key in PEM is wanted")
 		}
 	}
@@ -72,9 +76,14 @@ func prepareRevoke(_ context.Context, _ *conclave.Request, in any) (any, error) 
 	case (from.Serial == "") == (from.Certificate == ""):
 		return nil, conclave.Errorf(conclave.Invalid, "the serial number, or the certificate itself, must be given, and not both")
 	case from.Certificate != "":
-		m.certs, err = parseOne(from.Certificate)
+		m.Certs, err = authority.ParseOne(from.Certificate)
 	}
 	return m, err
+}
+
+// Lookup is what is known of a certificate that is revoked, nil if it isn't.
+func Lookup(view conclave.View, serial string) (*Record, error) {
+	return stored.Load(view, stored.RevokedPath(serial), stored.DecodeJSON[Record])
 }
 
 type revokeOut struct {
@@ -88,22 +97,22 @@ func revokeCert(ctx context.Context, tx conclave.Tx, in *revokeIn) (*conclave.Re
 }
 
 func revokeWithKey(ctx context.Context, tx conclave.Tx, in *revokeWithKeyIn) (*conclave.Response, error) {
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return revokeGiven(ctx, tx, &in.revokeIn, m.keys[0])
+	return revokeGiven(ctx, tx, &in.revokeIn, m.Keys[0])
 }
 
 func revokeGiven(ctx context.Context, tx conclave.Tx, in *revokeIn, holds crypto.Signer) (*conclave.Response, error) {
-	m, err := prepared(ctx)
+	m, err := issuing.Prepared(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var cert *x509.Certificate
 	var of string
-	if len(m.certs) > 0 {
-		cert = m.certs[0]
+	if len(m.Certs) > 0 {
+		cert = m.Certs[0]
 		of, err = ours(tx, cert)
 	} else {
 		cert, of, err = keptCert(tx, in.Serial)
@@ -111,10 +120,10 @@ func revokeGiven(ctx context.Context, tx conclave.Tx, in *revokeIn, holds crypto
 	switch {
 	case err != nil:
 		return nil, err
-	case holds != nil && !isSameKey(cert.PublicKey, holds.Public()):
+	case holds != nil && !authority.IsSameKey(cert.PublicKey, holds.Public()):
 		return nil, conclave.Errorf(conclave.Invalid, "the private key is not the certificate's")
 	case tx.Reached(cert.NotAfter):
-		return &conclave.Response{Warnings: []string{"certificate " + serialText(serialName(cert.SerialNumber)) + " already expired; refusing to add to CRL"}}, nil
+		return &conclave.Response{Warnings: []string{"certificate " + stored.SerialText(stored.SerialName(cert.SerialNumber)) + " already expired; refusing to add to CRL"}}, nil
 	}
 	if err := refuseIssuer(tx, cert); err != nil {
 		return nil, err
@@ -129,7 +138,7 @@ func revokeGiven(ctx context.Context, tx conclave.Tx, in *revokeIn, holds crypto
 
 // refuseIssuer has issuers be revoked by their own route, which knows what follows from it.
 func refuseIssuer(view conclave.View, cert *x509.Certificate) error {
-	list, err := issuers(view)
+	list, err := authority.Issuers(view)
 	if err != nil {
 		return err
 	}
@@ -141,28 +150,28 @@ func refuseIssuer(view conclave.View, cert *x509.Certificate) error {
 
 // keptCert is a certificate that is kept here, with its authority.
 func keptCert(view conclave.View, text string) (*x509.Certificate, string, error) {
-	serial, err := serialOf(text)
+	serial, err := stored.ParseSerial(text)
 	if err != nil {
 		return nil, "", err
 	}
-	kept, err := loadCert(view, serial)
+	kept, err := stored.LoadCert(view, serial)
 	if conclave.Is(err, conclave.NotFound) {
-		err = conclave.Errorf(conclave.Invalid, "certificate with serial %s not found", serialText(serial))
+		err = conclave.Errorf(conclave.Invalid, "certificate with serial %s not found", stored.SerialText(serial))
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	cert, err := x509.ParseCertificate(kept.der)
+	cert, err := x509.ParseCertificate(kept.DER)
 	if err != nil {
-		return nil, "", errFormat
+		return nil, "", stored.ErrFormat
 	}
-	return cert, kept.authority, nil
+	return cert, kept.Authority, nil
 }
 
 // ours is the authority that has signed a certificate, which must be one of the mount's that can publish that it is
 // revoked.
 func ours(view conclave.View, cert *x509.Certificate) (string, error) {
-	list, err := issuers(view)
+	list, err := authority.Issuers(view)
 	if err != nil {
 		return "", err
 	}
@@ -175,10 +184,10 @@ func ours(view conclave.View, cert *x509.Certificate) (string, error) {
 }
 
 // ledger is what an authority has revoked; an empty one if it has revoked nothing.
-func ledger(view conclave.View, of string) (*revocation.Head, error) {
-	head, err := load(view, "ledger/"+of+"/head", revocation.DecodeHead)
+func ledger(view conclave.View, of string) (*Head, error) {
+	head, err := stored.Load(view, "ledger/"+of+"/head", DecodeHead)
 	if err == nil && head == nil {
-		head = &revocation.Head{}
+		head = &Head{}
 	}
 	return head, err
 }
@@ -187,18 +196,18 @@ func segmentPath(of string, n uint64) string {
 	return "ledger/" + of + "/" + strconv.FormatUint(n, 10)
 }
 
-func loadSegment(view conclave.View, of string, n uint64) (revocation.Segment, error) {
-	loaded, err := view.Load(segmentPath(of, n), func(value []byte) (any, error) { return revocation.DecodeSegment(value) })
+func loadSegment(view conclave.View, of string, n uint64) (Segment, error) {
+	loaded, err := view.Load(segmentPath(of, n), func(value []byte) (any, error) { return DecodeSegment(value) })
 	if err != nil || loaded == nil {
 		return nil, err
 	}
-	return loaded.(revocation.Segment), nil
+	return loaded.(Segment), nil
 }
 
 // revoke writes a certificate into its authority's ledger, and keeps it. One that is revoked already stays as it is.
-func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*revoked, error) {
-	serial := serialName(cert.SerialNumber)
-	there, err := load(tx, revokedPath(serial), decodeJSON[revoked])
+func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*Record, error) {
+	serial := stored.SerialName(cert.SerialNumber)
+	there, err := Lookup(tx, serial)
 	if err != nil || there != nil {
 		return there, err
 	}
@@ -217,34 +226,34 @@ func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*revoked, error)
 	config.Rebase(&head, tx.Now())
 	head.Changed = old.Touch(tx.Now(), config)
 	head.Count++
-	entry := revocation.Entry{Serial: cert.SerialNumber.Bytes(), At: head.Changed, Expires: cert.NotAfter.Unix()}
+	entry := Entry{Serial: cert.SerialNumber.Bytes(), At: head.Changed, Expires: cert.NotAfter.Unix()}
 	if err := appendEntry(tx, of, &head, entry); err != nil {
 		return nil, err
 	}
-	if err := store(tx, "ledger/"+of+"/head", &head); err != nil {
+	if err := stored.Put(tx, "ledger/"+of+"/head", &head); err != nil {
 		return nil, err
 	}
-	if kept, err := tx.Get(certPath(serial)); err != nil {
+	if kept, err := tx.Get(stored.CertPath(serial)); err != nil {
 		return nil, err
 	} else if kept == nil {
-		if err := keep(tx, cert, of); err != nil {
+		if err := stored.Keep(tx, cert, of); err != nil {
 			return nil, err
 		}
 	}
-	gone := &revoked{Authority: of, At: entry.At, Expires: entry.Expires}
-	return gone, store(tx, revokedPath(serial), gone)
+	gone := &Record{Authority: of, At: entry.At, Expires: entry.Expires}
+	return gone, stored.Put(tx, stored.RevokedPath(serial), gone)
 }
 
 // appendEntry adds to the newest segment, or begins another.
-func appendEntry(tx conclave.Tx, of string, head *revocation.Head, entry revocation.Entry) error {
-	var segment revocation.Segment
+func appendEntry(tx conclave.Tx, of string, head *Head, entry Entry) error {
+	var segment Segment
 	if head.Next > head.First {
 		var err error
 		if segment, err = loadSegment(tx, of, head.Next-1); err != nil {
 			return err
 		}
 	}
-	if head.Next == head.First || len(segment) >= revocation.SegmentSize {
+	if head.Next == head.First || len(segment) >= SegmentSize {
 		segment = nil
 		head.Next++
 	}
@@ -252,17 +261,17 @@ func appendEntry(tx conclave.Tx, of string, head *revocation.Head, entry revocat
 	return tx.Put(segmentPath(of, head.Next-1), grown.Encode())
 }
 
-func revokeIssuer(_ context.Context, tx conclave.Tx, in *issuerParam) (*issuerOut, error) {
-	issuer, err := thereIs(tx, in.Issuer)
+func revokeIssuer(_ context.Context, tx conclave.Tx, in *authority.Param) (*authority.Shown, error) {
+	issuer, err := authority.There(tx, in.Issuer)
 	if err != nil {
 		return nil, err
 	}
 	if issuer.RevokedAt != 0 {
-		return showIssuer(tx, issuer)
+		return authority.Show(tx, issuer)
 	}
 	changed := issuer.Clone()
 	changed.RevokedAt = tx.Now().Unix()
-	if err := store(tx, "issuer/"+changed.ID, changed); err != nil {
+	if err := stored.Put(tx, "issuer/"+changed.ID, changed); err != nil {
 		return nil, err
 	}
 	if !authority.IsSelfSigned(issuer.Cert) {
@@ -274,49 +283,38 @@ func revokeIssuer(_ context.Context, tx conclave.Tx, in *issuerParam) (*issuerOu
 			return nil, err
 		}
 	}
-	return showIssuer(tx, changed)
+	return authority.Show(tx, changed)
 }
 
-// leased is what a lease remembers of its certificate.
-type leased struct {
+// Leased is what a lease remembers of its certificate.
+type Leased struct {
 	Serial string `json:"serial"`
 }
 
-// RenewLease refuses: a certificate ends when it says.
-func (Engine) RenewLease(context.Context, conclave.View, *conclave.GrantedLease, time.Duration) (*conclave.Lease, error) {
-	return nil, conclave.Errorf(conclave.Invalid, "certificates can't be renewed: issue another one")
-}
-
-// GatherRevoke has nothing to read: all is done in the vault.
-func (Engine) GatherRevoke(conclave.View, *conclave.GrantedLease) (any, error) { return nil, nil }
-
-// Revoke has nothing to do outside of the vault.
-func (Engine) Revoke(context.Context, *conclave.GrantedLease, any) error { return nil }
-
 // ForgetLease revokes the certificate, unless it has ended or is gone.
-func (Engine) ForgetLease(tx conclave.Tx, lease *conclave.GrantedLease) error {
-	var of leased
+func ForgetLease(tx conclave.Tx, lease *conclave.GrantedLease) error {
+	var of Leased
 	if err := json.Unmarshal(lease.Data, &of); err != nil {
-		return errFormat
+		return stored.ErrFormat
 	}
 	number, err := hex.DecodeString(of.Serial)
 	if err != nil || len(number) == 0 {
-		return errFormat
+		return stored.ErrFormat
 	}
-	kept, err := loadCert(tx, serialName(new(big.Int).SetBytes(number)))
+	kept, err := stored.LoadCert(tx, stored.SerialName(new(big.Int).SetBytes(number)))
 	if conclave.Is(err, conclave.NotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	cert, err := x509.ParseCertificate(kept.der)
+	cert, err := x509.ParseCertificate(kept.DER)
 	if err != nil {
-		return errFormat
+		return stored.ErrFormat
 	}
 	if tx.Reached(cert.NotAfter) {
 		return nil
 	}
-	_, err = revoke(tx, cert, kept.authority)
+	_, err = revoke(tx, cert, kept.Authority)
 	return err
 }
