@@ -142,7 +142,7 @@ func deleteConnection(_ context.Context, tx conclave.Tx, in *nameIn) (*conclave.
 	if err := tx.Delete(rootDir + in.Name); err != nil {
 		return nil, err
 	}
-	if err := wake(tx, rootWork+in.Name, time.Time{}); err != nil {
+	if err := tx.Wake(rootWork+in.Name, time.Time{}); err != nil {
 		return nil, err
 	}
 	return nil, emit(tx, "config-delete", connectionDir+in.Name, in.Name)

@@ -21,6 +21,7 @@ const (
 	rootDir       = "root/"   // NAME: root
 	roleDir       = "role/"   // NAME: role
 	staticDir     = "static/" // NAME: static
+	importDir     = "import/" // NAME: static: one that a role begins with, until its password is set
 	reservedDir   = "name/"   // HASH: a login's name that a lease has, where names could be made twice
 )
 
@@ -51,7 +52,10 @@ func Plugin() conclave.Plugin {
 // Engine serves the routes. Its state is a cache: connections to databases, by what they were made of.
 type Engine struct{ pools *pools }
 
-var _ conclave.Leaser = (*Engine)(nil)
+var (
+	_ conclave.Leaser = (*Engine)(nil)
+	_ conclave.Worker = (*Engine)(nil)
+)
 
 // Kind is "database".
 func (e *Engine) Kind() string { return kind }
@@ -59,8 +63,9 @@ func (e *Engine) Kind() string { return kind }
 // Routes are those of connections, of dynamic roles and of static ones.
 func (e *Engine) Routes() []conclave.Route {
 	routes := e.connectionRoutes()
+	routes = append(routes, e.rootRoutes()...)
 	routes = append(routes, e.roleRoutes()...)
-	return routes
+	return append(routes, e.staticRoutes()...)
 }
 
 // checkName holds a name against what Vault takes for one.

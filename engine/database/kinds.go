@@ -7,7 +7,9 @@ import (
 
 	"conclave"
 	"conclave/engine/database/driver"
+	"conclave/engine/database/mysql"
 	"conclave/engine/database/postgres"
+	"conclave/engine/database/redis"
 )
 
 // family is one kind of database.
@@ -19,11 +21,20 @@ type family struct {
 
 const (
 	postgresNames = `{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}`
+	mysqlNames    = `{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 10) (.RoleName | truncate 10) (random 20) (unix_time) | truncate 32 }}`
+	legacyNames   = `{{ printf "v-%s-%s" (.RoleName | truncate 4) (random 20) | truncate 16 }}`
+	redisNames    = `{{ printf "V_%s_%s_%s_%s" (.DisplayName | uppercase | truncate 64) (.RoleName | uppercase | truncate 64) (random 20 | uppercase) (unix_time) | truncate 128 }}`
 )
 
 // families are those that Vault's names of plug-ins stand for.
 var families = map[string]family{
-	"postgresql-database-plugin": {postgres.Open, postgres.NameLimit, postgresNames},
+	"postgresql-database-plugin":   {postgres.Open, postgres.NameLimit, postgresNames},
+	"mysql-database-plugin":        {mysql.Open, mysql.NameLimit, mysqlNames},
+	"mysql-aurora-database-plugin": {mysql.Open, mysql.LegacyNameLimit, legacyNames},
+	"mysql-rds-database-plugin":    {mysql.Open, mysql.LegacyNameLimit, legacyNames},
+	"mysql-legacy-database-plugin": {mysql.Open, mysql.LegacyNameLimit, legacyNames},
+	"redis-database-plugin":        {redis.Open, redis.NameLimit, redisNames},
+	"valkey-database-plugin":       {redis.Open, redis.NameLimit, redisNames},
 }
 
 func openDriver(s driver.Settings) (driver.Driver, error) {

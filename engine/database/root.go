@@ -1,12 +1,15 @@
 package database
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"io"
+	"strings"
 	"time"
 
 	"conclave"
+	"conclave/engine/database/driver"
 	"conclave/password"
 )
 
@@ -78,10 +81,131 @@ func random() io.Reader { return rand.Reader }
 
 func unixNano(ns int64) time.Time { return time.Unix(0, ns).UTC() }
 
+func (e *Engine) rootRoutes() []conclave.Route {
+	rotate := conclave.WriteRoute(conclave.Update, "rotate-root/{name}", rotateRootDoc, finishRoot)
+	rotate.Intend, rotate.Prepare = intendRoot, e.carryOut
+	return []conclave.Route{rotate}
+}
+
+const rotateRootDoc = `Change the password of a connection's own user.
+Nobody but the vault has it afterwards.`
+
+// intend chooses the next password of the connection's user, unless one is being set already, and stores it.
+func (r *root) intend(tx conclave.Tx, name string, c *connection) (*task, error) {
+	switch {
+	case c.SelfManaged || c.Username == "":
+		return nil, conclave.Errorf(conclave.Invalid, "unable to rotate root credentials: no username in configuration")
+	case c.URL != "" && !strings.Contains(c.URL, "{{password}}"):
+		return nil, conclave.Errorf(conclave.Invalid, "unable to rotate root credentials: connection_url has no {{password}}")
+	}
+	if r.Pending == "" {
+		var err error
+		if r.Pending, err = newPassword(tx, strings.TrimSpace(c.PasswordPolicy), random()); err != nil {
+			return nil, err
+		}
+	}
+	if err := put(tx, rootDir+name, r); err != nil {
+		return nil, err
+	}
+	return &task{target: target{place{tx.Mount().UUID, name}, c.source(r)}, verify: true,
+		login: driver.Login{Name: c.Username, Password: r.Pending, Statements: c.RootStatements}}, nil
+}
+
+// intendRoot writes down the next password. If nobody finishes what this begins, the work for the connection does.
+func intendRoot(_ context.Context, tx conclave.Tx, input any) (*conclave.Intent, error) {
+	name := input.(*nameIn).Name
+	c, err := knownConnection(tx, name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := loadRoot(tx, name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		r = &root{}
+	}
+	if err := tx.Wake(rootWork+name, tx.Now().Add(settleAfter)); err != nil {
+		return nil, err
+	}
+	t, err := r.intend(tx, name, c)
+	return &conclave.Intent{Value: t}, err
+}
+
+// finishRoot notes that the pending password is set.
+func finishRoot(ctx context.Context, tx conclave.Tx, in *nameIn) (*conclave.None, error) {
+	done := taskOf(ctx)
+	if done == nil {
+		return nil, conclave.Errorf(conclave.Internal, "nothing was intended for a rotation")
+	}
+	return nil, endRoot(tx, in.Name, done, nil)
+}
+
+func beginRoot(tx conclave.Tx, name string) (any, error) {
+	c, err := loadConnection(tx, name)
+	if err != nil || c == nil {
+		return nil, err
+	}
+	r, err := loadRoot(tx, name)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	due, is := time.Time{}, false
+	if !c.NoRotation {
+		if due, is, err = c.isDue(tx, rootWork+name, r.Since); err != nil {
+			return nil, err
+		}
+	}
+	if !is && r.Pending == "" {
+		return nil, nil
+	}
+	t, err := r.intend(tx, name, c)
+	if conclave.Is(err, conclave.Invalid) { // there is nothing to rotate, until the connection is changed
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.due = due
+	return t, nil
+}
+
+func endRoot(tx conclave.Tx, name string, t *task, failure error) error {
+	c, err := loadConnection(tx, name)
+	if err != nil || c == nil {
+		return err
+	}
+	r, err := loadRoot(tx, name)
+	if err != nil || r == nil {
+		return err
+	}
+	if r.Pending != t.login.Password { // somebody else has noted it, or has set another
+		return wakeForRoot(tx, name, c, r)
+	}
+	if failure == nil {
+		r.Password, r.Pending, r.Failures, r.Since = r.Pending, "", 0, tx.Now().UnixNano()
+		if err := put(tx, rootDir+name, r); err != nil {
+			return err
+		}
+		if err := wakeForRoot(tx, name, c, r); err != nil {
+			return err
+		}
+		return emit(tx, "rotate-root", "rotate-root/"+name, name)
+	}
+	r.Failures++
+	if err := put(tx, rootDir+name, r); err != nil {
+		return err
+	}
+	if err := tx.Wake(rootWork+name, c.again(t.due, tx.Now(), r.Failures)); err != nil {
+		return err
+	}
+	return emit(tx, "rotate-root-fail", "rotate-root/"+name, name)
+}
+
 // wakeForRoot has the work for the password of a connection's user begin when it is due.
 func wakeForRoot(tx conclave.Tx, name string, c *connection, r *root) error {
 	if c.NoRotation {
-		return wake(tx, rootWork+name, time.Time{})
+		return tx.Wake(rootWork+name, time.Time{})
 	}
-	return wake(tx, rootWork+name, c.next(unixNano(r.Since)))
+	return tx.Wake(rootWork+name, c.next(unixNano(r.Since)))
 }

@@ -2,6 +2,7 @@ package database
 
 import (
 	"context"
+	"maps"
 	"os"
 	"sync"
 	"testing"
@@ -14,8 +15,8 @@ import (
 
 // servers are started once for all tests of the package, when the first one wants them.
 type servers struct {
-	postgres func() (*dbserver.Server, error)
-	close    []func()
+	postgres, mariadb, redis func() (*dbserver.Server, error)
+	close                    []func()
 }
 
 var real servers
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 			return s, err
 		})
 	}
-	real.postgres = once(dbserver.Postgres)
+	real.postgres, real.mariadb, real.redis = once(dbserver.Postgres), once(dbserver.MariaDB), once(dbserver.Redis)
 	code := m.Run()
 	for _, end := range real.close {
 		end()
@@ -64,9 +65,26 @@ func (f servers) configurePostgres(t testing.TB, h *enginetest.Harness, name str
 	s := need(t, f.postgres)
 	given := fields{"plugin_name": "postgresql-database-plugin", "connection_url": postgresURL(s), "username": s.User, "password": s.Password,
 		"tls_ca": s.CA, "allowed_roles": "*"}
-	for key, value := range more {
-		given[key] = value
-	}
+	maps.Copy(given, more)
+	h.Data(conclave.Update, "config/"+name, given)
+	return s
+}
+
+func (f servers) configureMariaDB(t testing.TB, h *enginetest.Harness, name string, more fields) *dbserver.Server {
+	t.Helper()
+	s := need(t, f.mariadb)
+	given := fields{"plugin_name": "mysql-database-plugin", "connection_url": "{{username}}:{{password}}@tcp(" + s.Address + ")/", "username": s.User, "password": s.Password,
+		"allowed_roles": []string{"*"}}
+	maps.Copy(given, more)
+	h.Data(conclave.Update, "config/"+name, given)
+	return s
+}
+
+func (f servers) configureRedis(t testing.TB, h *enginetest.Harness, name string, more fields) *dbserver.Server {
+	t.Helper()
+	s := need(t, f.redis)
+	given := fields{"plugin_name": "redis-database-plugin", "host": "127.0.0.1", "port": s.Port(), "username": s.User, "password": s.Password, "allowed_roles": "*", "persistence_mode": "aclfile"}
+	maps.Copy(given, more)
 	h.Data(conclave.Update, "config/"+name, given)
 	return s
 }

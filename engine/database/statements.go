@@ -2,7 +2,6 @@ package database
 
 import (
 	"math/rand/v2"
-	"time"
 
 	"conclave"
 )
@@ -41,16 +40,4 @@ func deterministic() *rand.ChaCha8 { return rand.NewChaCha8([32]byte{'n', 'a', '
 // emit says what happened to something of the mount.
 func emit(tx conclave.Tx, what, path, name string) error {
 	return tx.Emit(conclave.Event{Type: "database/" + what, Path: path, Metadata: map[string]string{"name": name, "operation": what, "modified": "true"}})
-}
-
-// waker is a transaction that work can be asked of.
-type waker interface {
-	Wake(name string, at time.Time) error
-}
-
-func wake(tx conclave.Tx, name string, at time.Time) error {
-	if w, ok := tx.(waker); ok {
-		return w.Wake(name, at)
-	}
-	return nil
 }

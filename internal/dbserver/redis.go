@@ -1,0 +1,58 @@
+package dbserver
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Redis starts Redis, or Valkey if that is what there is, with its users in a file. Only its user root may do anything.
+func Redis() (*Server, error) {
+	program, ok := find("redis-server")
+	if !ok {
+		if program, ok = find("valkey-server"); !ok {
+			return nil, &ErrMissing{"Redis", "redis-server"}
+		}
+	}
+	s, err := newServer("redis", "redis")
+	if err != nil {
+		return nil, err
+	}
+	s.User = "root"
+	users, err := s.write("users.acl", "user default off\nuser root on >"+s.Password+" ~* &* +@all\n")
+	if err == nil {
+		err = s.own()
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.launch = func() *exec.Cmd {
+		return exec.Command(program, "--port", strconv.Itoa(s.Port()), "--bind", "127.0.0.1", "--dir", s.Dir, "--save", "", "--appendonly", "no", "--aclfile", users)
+	}
+	s.probe = func(ctx context.Context) error {
+		_, err := s.RedisQuery(ctx, s.User, s.Password, "PING")
+		return err
+	}
+	return s.begin()
+}
+
+// RedisQuery logs in as a user and sends a command.
+func (s *Server) RedisQuery(ctx context.Context, user, password string, command ...any) (any, error) {
+	const limit = 10 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	client := redis.NewClient(&redis.Options{Addr: s.Address, Username: user, Password: password, Protocol: 2, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}})
+	defer func() { _ = client.Close() }()
+	got, err := client.Do(ctx, command...).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	return got, err
+}
