@@ -9,6 +9,7 @@ import (
 
 	"conclave"
 	"conclave/flood"
+	"conclave/gap"
 )
 
 func quiet() conclave.Route {
@@ -20,8 +21,9 @@ func quiet() conclave.Route {
 func TestUnrecordedAnswersBecomeAGapRecord(t *testing.T) {
 	b := newBench(t, quiet())
 	start := time.Unix(1_800_000_000, 0).UTC()
-	gaps := b.pipeline.gaps
-	gaps.now = func() time.Time { return start }
+	now := start
+	gaps := gap.New(func() time.Time { return now })
+	b.pipeline.gaps = gaps
 	if err := b.pipeline.gate.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -30,22 +32,22 @@ func TestUnrecordedAnswersBecomeAGapRecord(t *testing.T) {
 			t.Fatalf("a closed gate answers %v", err)
 		}
 	}
-	gaps.now = func() time.Time { return start.Add(time.Minute) }
-	gaps.Note(Malformed)
+	now = start.Add(time.Minute)
+	gaps.Note(gap.Malformed)
 	b.pipeline.gate.Resume()
 	if list := b.records(b.store); len(list) != 0 {
 		t.Fatalf("records = %+v, want none yet", list)
 	}
 
 	b.fail.Store(true)
-	if err := gaps.Record(t.Context(), b.store, b.pipeline.recorder); err == nil {
+	if err := b.pipeline.recorder.RecordGap(t.Context(), b.store, gaps); err == nil {
 		t.Fatal("a gap record without a quorum")
 	}
 	b.fail.Store(false)
-	if err := gaps.Record(t.Context(), b.store, b.pipeline.recorder); err != nil {
+	if err := b.pipeline.recorder.RecordGap(t.Context(), b.store, gaps); err != nil {
 		t.Fatal(err)
 	}
-	if err := gaps.Record(t.Context(), b.store, b.pipeline.recorder); err != nil {
+	if err := b.pipeline.recorder.RecordGap(t.Context(), b.store, gaps); err != nil {
 		t.Fatal(err)
 	}
 	list := b.records(b.store)
@@ -56,8 +58,8 @@ func TestUnrecordedAnswersBecomeAGapRecord(t *testing.T) {
 	if got := fmt.Sprint(list[0].Request.Data["unrecorded"]); got != want {
 		t.Errorf("the gap record says %s, want %s", got, want)
 	}
-	if gaps.Recorded() != 1 || gaps.Total(Sealed) != 3 || len(gaps.Open().Counts) != 0 {
-		t.Errorf("%d gap records, %d sealed, open %+v", gaps.Recorded(), gaps.Total(Sealed), gaps.Open())
+	if gaps.Recorded() != 1 || gaps.Total(gap.Sealed) != 3 || len(gaps.Open().Counts) != 0 {
+		t.Errorf("%d gap records, %d sealed, open %+v", gaps.Recorded(), gaps.Total(gap.Sealed), gaps.Open())
 	}
 }
 
@@ -77,19 +79,8 @@ func TestCommitThatFailsIsCounted(t *testing.T) {
 	if _, err := b.probe(t); !conclave.Is(err, conclave.Unavailable) {
 		t.Fatalf("without a quorum: %v", err)
 	}
-	if n := b.pipeline.gaps.Total(Unavailable); n != 1 {
+	if n := b.pipeline.gaps.Total(gap.Unavailable); n != 1 {
 		t.Errorf("%d answers are counted as unavailable, want 1", n)
-	}
-}
-
-func TestGapOfAnEarlierProcessIsAdded(t *testing.T) {
-	at := time.Unix(1_800_000_000, 0)
-	g := NewGaps(func() time.Time { return at })
-	g.Note(Sealed)
-	g.Add(Gap{From: at.Add(-time.Hour), To: at.Add(-time.Minute), Counts: map[string]uint64{"sealed": 4, "made up": 9}})
-	open := g.Open()
-	if !open.From.Equal(at.Add(-time.Hour)) || !open.To.Equal(at) || len(open.Counts) != 1 || open.Counts["sealed"] != 5 {
-		t.Errorf("open = %+v", open)
 	}
 }
 
@@ -118,8 +109,8 @@ func TestFloodIsRefusedUnread(t *testing.T) {
 			t.Errorf("after %d failures: %v, want a refusal", flood.AddressBurst, err)
 		}
 	}
-	if len(b.records(b.store)) != records || b.pipeline.gaps.Total(Flooded) != 3 {
-		t.Errorf("%d records more, %d refusals are counted", len(b.records(b.store))-records, b.pipeline.gaps.Total(Flooded))
+	if len(b.records(b.store)) != records || b.pipeline.gaps.Total(gap.Flooded) != 3 {
+		t.Errorf("%d records more, %d refusals are counted", len(b.records(b.store))-records, b.pipeline.gaps.Total(gap.Flooded))
 	}
 	if err := from("2001:db8::1", b.root); err != nil {
 		t.Errorf("a token that was good is refused: %v", err)
@@ -131,36 +122,6 @@ func TestFloodIsRefusedUnread(t *testing.T) {
 	if err := from("2001:db8::1", wrong); !conclave.Is(err, conclave.Denied) {
 		t.Errorf("a second later: %v", err)
 	}
-}
-
-func TestGapGolden(t *testing.T) {
-	const stored = `{"from":"2027-01-15T08:00:00Z","to":"2027-01-15T08:01:00Z","counts":{"malformed":1,"sealed":3}}` + "\n"
-	g, err := DecodeGap([]byte(stored))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again := EncodeGap(g); string(again) != stored {
-		t.Errorf("decoded and encoded again: %s, want %s", again, stored)
-	}
-}
-
-func FuzzDecodeGap(f *testing.F) {
-	f.Add([]byte(`{"from":"2027-01-15T08:00:00Z","to":"2027-01-15T08:01:00Z","counts":{"sealed":18446744073709551615}}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		g, err := DecodeGap(b)
-		if err != nil {
-			return
-		}
-		if len(g.Counts) > int(classes) {
-			t.Fatalf("%d classes", len(g.Counts))
-		}
-		if len(g.Counts) == 0 {
-			return
-		}
-		if again, err := DecodeGap(EncodeGap(g)); err != nil || fmt.Sprint(again.Counts) != fmt.Sprint(g.Counts) {
-			t.Fatalf("decoded and encoded again: %+v, %v, want %+v", again, err, g)
-		}
-	})
 }
 
 // A login that fails counts whatever its error is.

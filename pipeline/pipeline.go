@@ -11,6 +11,7 @@ import (
 
 	"conclave"
 	"conclave/flood"
+	"conclave/gap"
 	"conclave/policy"
 	"conclave/store"
 	"conclave/token"
@@ -45,7 +46,7 @@ type Config struct {
 	// Logins holds logins against the rate limits of roles. Nil: there are none.
 	Logins LoginLimiter
 	// Gaps counts the answers that leave without a record. Default: a count of its own.
-	Gaps *Gaps
+	Gaps *gap.Count
 	// Envelope makes the JSON that a client would get: what is wrapped.
 	Envelope func(*conclave.Response) ([]byte, error)
 	// Random must be a cryptographic source: tokens are made of it.
@@ -63,7 +64,7 @@ type Pipeline struct {
 	envelope func(*conclave.Response) ([]byte, error)
 	random   io.Reader
 	logins   LoginLimiter
-	gaps     *Gaps
+	gaps     *gap.Count
 	flood    *flood.Gate
 	turns    turns
 	log      hclog.Logger
@@ -80,7 +81,7 @@ type Counters struct {
 // New makes a pipeline.
 func New(config Config) *Pipeline {
 	if config.Gaps == nil {
-		config.Gaps = NewGaps(time.Now)
+		config.Gaps = gap.New(time.Now)
 	}
 	return &Pipeline{
 		store:    config.Store,
@@ -92,7 +93,7 @@ func New(config Config) *Pipeline {
 		random:   config.Random,
 		logins:   config.Logins,
 		gaps:     config.Gaps,
-		flood:    flood.New(config.Gaps.now),
+		flood:    flood.New(time.Now),
 		log:      config.Logger,
 	}
 }
@@ -105,13 +106,13 @@ func (p *Pipeline) Counters() *Counters { return &p.counters }
 func (p *Pipeline) Handle(ctx context.Context, req *conclave.Request) (*conclave.Response, error) {
 	p.counters.Requests.Add(1)
 	if err := p.flood.Refuse(req); err != nil {
-		p.gaps.Note(Flooded)
+		p.gaps.Note(gap.Flooded)
 		return nil, err
 	}
 	run := &run{pipeline: p, original: req, request: req}
 	resp, err := run.handle(ctx)
 	if err != nil && !run.recorded {
-		p.gaps.Note(classOf(err))
+		p.gaps.Note(gap.ClassOf(err))
 	}
 	if run.recorded {
 		p.flood.Judge(req, run.call != nil && run.call.caller != nil, err != nil)

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"conclave"
-	"conclave/pipeline"
+	"conclave/gap"
 )
 
 const (
@@ -28,8 +28,8 @@ func (d *daemon) followGaps(ctx context.Context) error {
 	path := filepath.Join(d.settings.Storage.Path, gapFile)
 	kept, err := os.ReadFile(path)
 	if err == nil {
-		var earlier pipeline.Gap
-		if earlier, err = pipeline.DecodeGap(kept); err == nil {
+		var earlier gap.Gap
+		if earlier, err = gap.Decode(kept); err == nil {
 			d.gaps.Add(earlier)
 		}
 	}
@@ -42,7 +42,7 @@ func (d *daemon) followGaps(ctx context.Context) error {
 			return nil
 		case <-time.After(gapPause):
 		}
-		if err := d.gaps.Record(ctx, d.store, d.recorder); err != nil && ctx.Err() == nil {
+		if err := d.recorder.RecordGap(ctx, d.store, d.gaps); err != nil && ctx.Err() == nil {
 			d.log.Debug("answers without a record are counted in the audit log later", "error", err)
 		}
 		kept = d.keepGaps(path, kept)
@@ -52,8 +52,8 @@ func (d *daemon) followGaps(ctx context.Context) error {
 // keepGaps makes the file say what no gap record says, if it doesn't. It returns what the file says.
 func (d *daemon) keepGaps(path string, kept []byte) []byte {
 	var open []byte
-	if gap := d.gaps.Open(); len(gap.Counts) > 0 {
-		open = pipeline.EncodeGap(gap)
+	if now := d.gaps.Open(); len(now.Counts) > 0 {
+		open = gap.Encode(now)
 	}
 	if bytes.Equal(open, kept) {
 		return kept
@@ -73,7 +73,7 @@ func (d *daemon) keepGaps(path string, kept []byte) []byte {
 func (d *daemon) closeGaps() {
 	ctx, cancel := context.WithTimeout(context.Background(), lastGap)
 	defer cancel()
-	if err := d.gaps.Record(ctx, d.store, d.recorder); err != nil {
+	if err := d.recorder.RecordGap(ctx, d.store, d.gaps); err != nil {
 		d.log.Debug("answers without a record are counted in the audit log later", "error", err)
 	}
 	path := filepath.Join(d.settings.Storage.Path, gapFile)
@@ -85,8 +85,8 @@ func (d *daemon) closeGaps() {
 func (d *daemon) countUnread(err error) {
 	switch conclave.KindOf(err) {
 	case conclave.Unavailable, conclave.Limited:
-		d.gaps.Note(pipeline.Crowded)
+		d.gaps.Note(gap.Crowded)
 	default:
-		d.gaps.Note(pipeline.Malformed)
+		d.gaps.Note(gap.Malformed)
 	}
 }

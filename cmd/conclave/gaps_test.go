@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"conclave"
-	"conclave/pipeline"
+	"conclave/gap"
 )
 
 // What a node refused while it was sealed is in the log after it was opened, over a restart too.
@@ -27,7 +27,7 @@ func TestRefusalsOfASealedNodeAreRecordedOnceItIsOpen(t *testing.T) {
 		t.Fatalf("%s holds %s, %v", gapFile, kept, err)
 	}
 
-	d.gaps = pipeline.NewGaps(d.cluster.Now) // as in a process that has just started
+	d.gaps = gap.New(d.cluster.Now) // as in a process that has just started
 	opened, err := d.openDev(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 
 	"conclave"
 	"conclave/fsm"
-	"conclave/pipeline"
+	"conclave/gap"
 )
 
 // metrics collects what a node tells of itself, under Vault's names where the meaning is the same.
@@ -46,7 +46,7 @@ func (m *metrics) Committed(verdict fsm.Verdict, err error, took time.Duration) 
 
 // handler serves the metrics in Prometheus' text format.
 func (m *metrics) handler(d *daemon) http.Handler {
-	for _, class := range pipeline.Classes() {
+	for _, class := range gap.Classes() {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "conclave_unrecorded_answers_total",
 			Help: "Answers that left without an audit record of their own, by why; gap records count them.", ConstLabels: prometheus.Labels{"class": class.String()}},
 			func() float64 { return float64(d.gaps.Total(class)) }))

@@ -19,6 +19,7 @@ import (
 	"conclave/cluster"
 	"conclave/engine/rotate"
 	"conclave/fsm"
+	"conclave/gap"
 	"conclave/lockout"
 	"conclave/mount"
 	"conclave/namespace"
@@ -50,7 +51,7 @@ type daemon struct {
 	reaper   *revoke.Reaper
 	worker   *worker.Runner
 	recorder *pipeline.Recorder
-	gaps     *pipeline.Gaps
+	gaps     *gap.Count
 	folders  *audit.Folders
 	rotation rotate.Settings
 	server   *server.Server
@@ -120,7 +121,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	d.quotas = newQuotas(d)
 	d.recorder = pipeline.NewRecorder(d.cluster.Self().NodeID)
 	d.store.RecordOwn(d.recorder)
-	d.gaps = pipeline.NewGaps(time.Now)
+	d.gaps = gap.New(time.Now)
 	policies := policy.NewCache()
 	questions := access.New(policies, auditRecords{d}, mountRoles{d})
 	d.reaper = revoke.New(revoke.Config{Store: d.store, Engines: engines{d}, Logger: log.Named("leases")})
@@ -129,7 +130,7 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	d.server, err = server.New(server.Config{
 		Handler: d.pipeline, Vault: &vaultStatus{d}, Build: d.build(), Logger: log.Named("server"),
 		Limits: server.Limits{Duration: settings.MaxRequestDuration}, HealthLeaderOnly: settings.HealthLeaderOnly, Metrics: d.metrics.handler(d), AuthorizeMetrics: d.authorizeMetrics,
-		Admit: d.quotas.admit, Unread: d.countUnread, Ceremony: func() { d.gaps.Note(pipeline.Ceremony) },
+		Admit: d.quotas.admit, Unread: d.countUnread, Ceremony: func() { d.gaps.Note(gap.Ceremony) },
 	})
 	return d, err
 }

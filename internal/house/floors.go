@@ -16,7 +16,7 @@ const Floors = `6  cmd/conclave  integration
 4  pipeline  seal  access  revoke  worker  snapshot  server/config
 3  store  cluster
 2  fsm
-1  audit  policy  passwordpolicy  identity  mount  namespace  token  lease  lockout  mfa  quota  flood  openapi  event  schedule  engine/*  auth/*
+1  audit  policy  passwordpolicy  identity  mount  namespace  token  lease  lockout  mfa  quota  flood  gap  openapi  event  schedule  engine/*  auth/*
 0  conclave (the root package)  crypto  password
 `
 
