@@ -50,7 +50,8 @@ type Config struct {
 	Reserve uint64
 	// CommitTimeout bounds how late followers learn of a commit. Default 5 ms, at least 1 ms.
 	CommitTimeout time.Duration
-	// Pipeline is how many Raft entries the leader has under way at once, 1 to 8. Default 2.
+	// Pipeline is how many Raft entries the leader has under way at once, 1 to 8. Default 1: what
+	// comes meanwhile shares the next one.
 	Pipeline int
 	// Logger gets what operators should know. Default: discarded.
 	Logger hclog.Logger
@@ -85,7 +86,7 @@ func (c *Config) settle() error {
 		c.CommitTimeout = 5 * time.Millisecond
 	}
 	if c.Pipeline == 0 {
-		c.Pipeline = 2
+		c.Pipeline = 1
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()

@@ -11,7 +11,7 @@ import (
 
 // Limits of sending.
 const (
-	maxBatchesInFlight = 2                      // per lane; while so many are out, transactions gather for the next one
+	maxBatchesInFlight = 1                      // per lane; while so many are out, transactions gather for the next one
 	maxLaneBytes       = 32 << 20               // of transactions of this node, queued and sent, per lane
 	helloTimeout       = time.Second            // for a stream to the leader to be answered
 	routePause         = 20 * time.Millisecond  // between attempts to reach a leader

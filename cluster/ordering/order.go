@@ -25,6 +25,8 @@ const (
 	maxOrderBytes  = 64 << 20 // held by the leader for all nodes
 	maxUrgentBytes = 16 << 20 // beyond it, for the urgent lane
 	enqueueTimeout = 5 * time.Second
+	maxLinger      = 5 * time.Millisecond
+	crowded        = 4 // transactions of the last entries, on average, from which on more are waited for
 )
 
 // MaxMessage limits a message of a stream: a batch with one transaction of the largest size, and what surrounds it.
@@ -57,6 +59,7 @@ type entry struct {
 	parcels []*parcel // that nobody has answered; guarded by the order's mutex once it is sent
 	term    uint64
 	began   time.Time
+	count   int // of transactions
 }
 
 // Order is the leader's part of Commit: it merges the parcels of all nodes into Raft entries, keeps a few of those under
@@ -79,6 +82,8 @@ type Order struct {
 	doubt   uint64            // newest term in which the fate of an entry stayed unknown
 	oldest  time.Time         // when the entry that is to be answered next was proposed; zero if there is none
 	aloft   []*entry          // under way, oldest first
+	took    time.Duration     // what an entry took lately, from its proposal to its answer
+	crowd   float64           // transactions that an entry had lately
 }
 
 // OrderOptions are what the leader's part needs.
@@ -195,12 +200,32 @@ func (o *Order) Run(ctx context.Context) {
 				o.refuse()
 				return
 			}
+			o.linger(ctx)
 			parcels, lane, term := o.next()
 			parcels = o.ofTerm(parcels, lane, term)
 			if !o.propose(parcels, lane, term) {
 				<-o.slots
 			}
 		}
+	}
+}
+
+// linger lets transactions come together while there are many, for as long as an entry takes: what an entry costs on all
+// nodes, an append, an fsync and a message each, is then shared by twice as many, and those that wait wait half as long again
+// as for the entry itself. Who is alone doesn't wait.
+func (o *Order) linger(ctx context.Context) {
+	o.mu.Lock()
+	wait := min(o.took, maxLinger)
+	if len(o.queues[urgent]) > 0 || o.crowd < crowded || o.bytes[usual] >= maxBatch {
+		wait = 0
+	}
+	o.mu.Unlock()
+	if wait <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
 	}
 }
 
@@ -323,7 +348,7 @@ func (o *Order) propose(parcels []*parcel, lane priority, term uint64) bool {
 		return false
 	}
 	txs := transactions(live)
-	e := &entry{parcels: live, forget: o.options.FSM.Expect(batch, txs), term: term, began: now}
+	e := &entry{parcels: live, forget: o.options.FSM.Expect(batch, txs), term: term, began: now, count: len(txs)}
 	for _, p := range live { // the budget is given back when the entry is answered
 		answer := p.answer
 		p.answer = func(status wire.Status, index uint64, outcomes []fsm.Outcome) {
@@ -406,6 +431,10 @@ func (o *Order) Finish() {
 		<-o.slots
 		o.mu.Lock()
 		o.aloft = o.aloft[1:]
+		if e.count > 0 {
+			o.took += (time.Since(e.began) - o.took) / 4
+			o.crowd += (float64(e.count) - o.crowd) / 4
+		}
 		o.oldest = time.Time{}
 		if len(o.flying) > 0 {
 			o.oldest = time.Now() // a lower bound of its age is enough for the stall watch
