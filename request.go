@@ -1,6 +1,7 @@
 package conclave
 
 import (
+	"context"
 	"encoding/json"
 	"net/netip"
 	"time"
@@ -79,6 +80,8 @@ type Response struct {
 	Warnings []string
 	// Raw, if not nil, is sent as it is, without the JSON envelope.
 	Raw *Raw
+	// Stream, if not nil, goes on after the answer to a client that asked for a WebSocket.
+	Stream Stream
 	// Index is the applied index that the request was judged at; the pipeline sets it.
 	Index uint64
 	// MountType is the kind of plug-in that answered, shown in the envelope; the pipeline sets it.
@@ -86,6 +89,10 @@ type Response struct {
 	// Status overrides the HTTP status of a success; 0 means 200, or 204 when there is nothing to send.
 	Status int
 }
+
+// Stream sends messages for as long as ctx lasts or there are any. send returns when a message is on its way, and an
+// error when the client takes no more. The error, if any, is what the client is told.
+type Stream func(ctx context.Context, send func(ctx context.Context, message []byte) error) error
 
 // Raw is an answer outside the JSON envelope.
 type Raw struct {

@@ -80,6 +80,16 @@ func (r *run) grant(home *level, caller *conclave.Caller) error {
 	return nil
 }
 
+// Standing decides a request that needs a token again, without effect: what whoever made it may do now, and where its token
+// lives. It is for answers that go on. An error is why the request would be refused.
+func (p *Pipeline) Standing(tx *store.Tx, req *conclave.Request) (*policy.Grant, conclave.Namespace, error) {
+	r := &run{pipeline: p, original: req, request: req, call: &call{}}
+	if err := r.authenticate(tx); err != nil {
+		return nil, conclave.Namespace{}, err
+	}
+	return r.call.grant, r.call.home.Namespace, p.authorize(tx, r.request, r.call)
+}
+
 // guarded refuses a token whose end is that of a token in a namespace above, once that has come, and from addresses that
 // the token above may not come from.
 func guarded(record *token.Record, levels []level, request *conclave.Request) error {

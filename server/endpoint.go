@@ -115,24 +115,35 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, id string) int 
 		}
 		return e.serveStatus(w, r, req)
 	}
+	status, stream := e.pass(w, r, req, query, &holds)
+	if stream != nil {
+		holds.release()
+		return e.stream(w, r, stream)
+	}
+	return status
+}
+
+// pass has a request executed. What it returns beside the status is to go on, and the request is answered by that.
+func (e *endpoint) pass(w http.ResponseWriter, r *http.Request, req *conclave.Request, query url.Values, holds *holding) (int, conclave.Stream) {
+	header := w.Header()
 	if e.admit != nil {
 		if err := e.admit(r.Context(), req, header.Set); err != nil {
-			return e.fail(w, id, err)
+			return e.fail(w, req.ID, err), nil
 		}
 	}
 	if !e.inFlight.take(1) {
-		return e.refuse(w, id, errBusy)
+		return e.refuse(w, req.ID, errBusy), nil
 	}
 	defer e.inFlight.give(1)
-	if err := e.readFields(w, r, req, query, e.maxBody, &holds); err != nil {
-		return e.refuse(w, id, err)
+	if err := e.readFields(w, r, req, query, e.maxBody, holds); err != nil {
+		return e.refuse(w, req.ID, err), nil
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), e.duration)
 	defer cancel()
 	if req.Path == metricsPath && req.Operation == conclave.Read && !req.Help && e.metrics != nil {
-		return e.serveMetrics(ctx, w, r, req)
+		return e.serveMetrics(ctx, w, r, req), nil
 	}
-	return e.execute(ctx, w, req)
+	return e.execute(ctx, w, req, wantsStream(r))
 }
 
 // parseHead reads all of a request but its body.
@@ -216,23 +227,27 @@ func (e *endpoint) readFields(w http.ResponseWriter, r *http.Request, req *concl
 	return nil
 }
 
-// execute has the pipeline execute the request, on a state that has what the client has seen.
-func (e *endpoint) execute(ctx context.Context, w http.ResponseWriter, req *conclave.Request) int {
+// execute has the pipeline execute the request, on a state that has what the client has seen. An answer that is to go on
+// isn't sent if the client wants that.
+func (e *endpoint) execute(ctx context.Context, w http.ResponseWriter, req *conclave.Request, goesOn bool) (int, conclave.Stream) {
 	if err := awaitIndex(ctx, e.vault, req.MinIndex, e.limits.IndexWait); err != nil {
-		return e.refuse(w, req.ID, err)
+		return e.refuse(w, req.ID, err), nil
 	}
 	resp, err := e.handler.Handle(ctx, req)
 	if err != nil {
-		return e.fail(w, req.ID, err)
+		return e.fail(w, req.ID, err), nil
 	}
 	if resp == nil {
 		resp = &conclave.Response{}
+	}
+	if goesOn && resp.Stream != nil {
+		return 0, resp.Stream
 	}
 	answer := e.replies.take()
 	defer answer.free()
 	status, err := answer.success(resp, req.ID)
 	if err != nil {
-		return e.fail(w, req.ID, fmt.Errorf("encode the answer: %w", err))
+		return e.fail(w, req.ID, fmt.Errorf("encode the answer: %w", err)), nil
 	}
 	if resp.Raw != nil && resp.Raw.ContentType != "" {
 		w.Header()["Content-Type"] = []string{resp.Raw.ContentType}
@@ -243,7 +258,7 @@ func (e *endpoint) execute(ctx context.Context, w http.ResponseWriter, req *conc
 		}
 	}
 	answer.send(w, status)
-	return status
+	return status, nil
 }
 
 // serveStatus answers an operation that works on a sealed vault, without the envelope.

@@ -98,7 +98,11 @@ type Server struct {
 	stamp    indexStamp
 	replies  replies
 
-	mu        sync.Mutex
+	streaming  context.Context // ends with the streams
+	endStreams context.CancelFunc
+	streams    sync.WaitGroup
+
+	mu        sync.Mutex  // guards listeners, and the counting of streams
 	listeners []*Listener // being served
 }
 
@@ -125,6 +129,7 @@ func New(c Config) (*Server, error) {
 	if s.newID == nil {
 		s.newID = newUUID
 	}
+	s.streaming, s.endStreams = context.WithCancel(context.Background())
 	s.inFlight.limit, s.bytes.limit = int64(s.limits.InFlight), s.limits.Bytes
 	s.routes = s.statusRoutes()
 	s.status = conclave.NewRouter(s.routes)
@@ -164,6 +169,10 @@ func (s *Server) shutdown(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Shutdown)
 	defer cancel()
 	var group errgroup.Group
+	group.Go(func() error {
+		s.stopStreams()
+		return nil
+	})
 	for _, server := range servers {
 		group.Go(func() error {
 			if err := server.Shutdown(ctx); err != nil {
