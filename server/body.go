@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/base64"
 	"errors"
 	"io"
 	"mime"
@@ -11,6 +12,12 @@ import (
 	"conclave"
 	"conclave/server/jsonbody"
 )
+
+// binaryTypes are bodies that are no JSON: their content type → how many bytes they have at most. Routes get them in base64,
+// as the field "body".
+var binaryTypes = map[string]int{
+	"application/ocsp-request": 4 << 10, // RFC 6960, A.1
+}
 
 const (
 	firstRead  = 64 << 10 // bytes that are reserved for a body before any of it has come
@@ -73,16 +80,23 @@ func readBody(r *http.Request, limit int64, holds *holding) ([]byte, error) {
 	}
 }
 
-// decodeBody turns a body into fields. A body is JSON whatever its content type says, unless it is declared a form and
-// doesn't begin like JSON.
+// decodeBody turns a body into fields. A body is JSON whatever its content type says, unless it is declared a form or one
+// of the binary types and doesn't begin like JSON.
 func decodeBody(body []byte, contentType string, holds *holding) (fields map[string]any, isJSON bool, err error) {
 	if len(body) == 0 {
 		return nil, true, nil
 	}
 	if contentType != "" && body[0] != '{' && body[0] != '[' {
-		if media, _, err := mime.ParseMediaType(contentType); err == nil && media == formType {
+		media, _, err := mime.ParseMediaType(contentType)
+		if err == nil && media == formType {
 			fields, err := decodeForm(body, holds)
 			return fields, false, err
+		}
+		if most, isBinary := binaryTypes[media]; err == nil && isBinary {
+			if len(body) > most {
+				return nil, false, errBodyLarge
+			}
+			return map[string]any{"body": base64.StdEncoding.EncodeToString(body)}, false, nil
 		}
 	}
 	fields, members, err := jsonbody.Decode(body)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -68,6 +69,52 @@ func TestPathsThatAreNotCanonicalAreRefused(t *testing.T) {
 		} else if tc.path != "" && (got == nil || got.Path != tc.path) {
 			t.Errorf("GET %s reached the pipeline as %+v, want path %q", tc.target, got, tc.path)
 		}
+	}
+}
+
+// An OCSP request has slashes in its base64, which clients encode or not (RFC 6960, A.1).
+func TestOCSPRequestsInPathsHaveOneSpelling(t *testing.T) {
+	rec := &recorder{resp: &conclave.Response{}}
+	s, _ := newTestServer(t, rec, servingVault(), nil)
+	text := strings.Repeat("MEow", 12) + "SD+/AB=="
+	for target, want := range map[string]string{
+		"/v1/pki/ocsp/" + strings.ReplaceAll(text, "/", "%2F"):                                 "pki/ocsp/" + strings.Repeat("MEow", 12) + "SD-_AB",
+		"/v1/pki/ocsp/" + strings.ReplaceAll(strings.ReplaceAll(text, "/", "%2f"), "+", "%2B"): "pki/ocsp/" + strings.Repeat("MEow", 12) + "SD-_AB",
+		"/v1/pki/ocsp//" + text:                                 "pki/ocsp/_" + strings.Repeat("MEow", 12) + "SD-_AB",
+		"/v1/pki/ocsp/short%2Fa":                                "",
+		"/v1/pki/ocsp/" + strings.Repeat("MEow", 20) + "%2F..":  "",
+		"/v1/pki/ocsp/" + strings.Repeat("MEow", 20) + "%2F%00": "",
+		"/v1/kv//ocsp/" + strings.Repeat("MEow", 20):            "",
+		"/v1/kv/../ocsp/" + strings.Repeat("MEow", 20):          "",
+		"/v1/kv/data/a%2F" + strings.Repeat("MEow", 20):         "",
+	} {
+		rec.seen = nil
+		w := do(t, plain(s), "GET", target, "")
+		switch {
+		case want == "" && (w.Code != 400 || rec.seen != nil):
+			t.Errorf("GET %s = %d, reached the pipeline as %+v", target, w.Code, rec.seen)
+		case want != "" && (rec.seen == nil || rec.seen.Path != want):
+			t.Errorf("GET %s = %d, reached the pipeline as %+v, want %s", target, w.Code, rec.seen, want)
+		}
+	}
+}
+
+func TestBinaryBodiesBecomeAField(t *testing.T) {
+	rec := &recorder{resp: &conclave.Response{}}
+	s, _ := newTestServer(t, rec, servingVault(), nil)
+	post := func(body string) int {
+		rec.seen = nil
+		r := httptest.NewRequest("POST", "/v1/pki/ocsp", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/ocsp-request")
+		w := httptest.NewRecorder()
+		plain(s).ServeHTTP(w, r)
+		return w.Code
+	}
+	if code := post("0\x03\x02\x01\x05"); code != 204 || rec.seen == nil || rec.seen.Fields["body"] != "MAMCAQU=" || rec.seen.Body != nil {
+		t.Errorf("answered %d, seen as %+v", code, rec.seen)
+	}
+	if code := post("0" + strings.Repeat("x", 4<<10)); code != 413 || rec.seen != nil {
+		t.Errorf("a large one is answered %d, seen as %+v", code, rec.seen)
 	}
 }
 

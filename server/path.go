@@ -34,21 +34,55 @@ func requestPath(u *url.URL) (string, error) {
 	if len(path) > MaxPath {
 		return "", errPathLong
 	}
-	// RawPath is set only when the client's spelling isn't the usual one, as with every encoded slash.
-	for raw := u.RawPath; raw != ""; {
+	if !hasEncodedSlash(u.RawPath) && canonical(strings.TrimSuffix(path, "/")) {
+		return path, nil
+	}
+	if path, isOCSP := ocspPath(path); isOCSP {
+		return path, nil
+	}
+	return "", errPath
+}
+
+// hasEncodedSlash looks at RawPath, which is set only when the client's spelling isn't the usual one, as with every encoded
+// slash.
+func hasEncodedSlash(raw string) bool {
+	for raw != "" {
 		at := strings.IndexByte(raw, '%')
 		if at < 0 || len(raw) < at+3 {
-			break
+			return false
 		}
 		if raw[at+1] == '2' && raw[at+2]|0x20 == 'f' {
-			return "", errPath
+			return true
 		}
 		raw = raw[at+3:]
 	}
-	if !canonical(strings.TrimSuffix(path, "/")) {
-		return "", errPath
+	return false
+}
+
+// minOCSP is what an OCSP request has at least, in bytes of base64: its two hashes have 40 in binary.
+const minOCSP = 54
+
+// ocspPath gives an OCSP request in a path its one spelling. Clients put it there in the base64 that has slashes (RFC 6960,
+// A.1), some encoded, some not; behind the edge it is one segment, in the base64 of RFC 4648, section 5. No other path may
+// be spelled like that.
+func ocspPath(path string) (string, bool) {
+	mount, request, found := strings.Cut(path, "/ocsp/")
+	if !found || !canonical(mount) || len(request) < minOCSP {
+		return "", false
 	}
-	return path, nil
+	segment := []byte(strings.TrimRight(request, "="))
+	for i, c := range segment {
+		switch {
+		case c == '/':
+			segment[i] = '_'
+		case c == '+':
+			segment[i] = '-'
+		case c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_':
+		default:
+			return "", false
+		}
+	}
+	return mount + "/ocsp/" + string(segment), true
 }
 
 // canonical reports whether path is one or more segments that are neither empty nor "." or "..", in UTF-8 without

@@ -31,7 +31,7 @@ func Routes() []conclave.Route {
 	revoke.Prepare = prepareRevoke
 	withKey := conclave.WriteRoute(conclave.Update, "revoke-with-key", revokeWithKeyDoc, revokeWithKey)
 	withKey.Prepare = prepareRevoke
-	return slices.Concat(crlRoutes(), []conclave.Route{revoke, withKey,
+	return slices.Concat(crlRoutes(), ocspRoutes(), []conclave.Route{revoke, withKey,
 		conclave.WriteRoute(conclave.Update, "issuer/{issuer_ref}/revoke", revokeIssuerDoc, revokeIssuer),
 		conclave.ReadRoute(conclave.Read, "config/crl", "Read how revocation is published.", readCRLConfig),
 		conclave.WriteRoute(conclave.Update, "config/crl", "Set how revocation is published.", writeCRLConfig),
