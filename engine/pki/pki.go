@@ -26,6 +26,7 @@ import (
 	"conclave"
 	"conclave/engine/pki/authority"
 	"conclave/engine/pki/revocation"
+	"conclave/engine/pki/tidying"
 )
 
 const kind = "pki"
@@ -42,14 +43,17 @@ func Plugin() conclave.Plugin {
 // Engine serves the routes. It has no state.
 type Engine struct{}
 
-var _ conclave.Leaser = Engine{}
+var (
+	_ conclave.Leaser = Engine{}
+	_ conclave.Worker = Engine{}
+)
 
 // Kind is "pki".
 func (Engine) Kind() string { return kind }
 
 // Routes are those of authorities, roles, certificates and revocation.
 func (Engine) Routes() []conclave.Route {
-	return slices.Concat(authority.Routes(), roleRoutes(), issueRoutes(), certRoutes(), revocation.Routes())
+	return slices.Concat(authority.Routes(), roleRoutes(), issueRoutes(), certRoutes(), revocation.Routes(), tidying.Routes())
 }
 
 // RenewLease refuses: a certificate ends when it says.
@@ -67,3 +71,14 @@ func (Engine) Revoke(context.Context, *conclave.GrantedLease, any) error { retur
 func (Engine) ForgetLease(tx conclave.Tx, lease *conclave.GrantedLease) error {
 	return revocation.ForgetLease(tx, lease)
 }
+
+// BeginWork does a step of tidying; more of it is due at once, if there is more.
+func (Engine) BeginWork(_ context.Context, tx conclave.Tx, name string) (any, error) {
+	return nil, tidying.Work(tx, name)
+}
+
+// Work has nothing to do outside of the vault.
+func (Engine) Work(context.Context, string, any) (any, error) { return nil, nil }
+
+// FinishWork has nothing to record.
+func (Engine) FinishWork(context.Context, conclave.Tx, string, any, any, error) error { return nil }

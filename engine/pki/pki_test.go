@@ -53,7 +53,7 @@ func rawOf(t testing.TB, h *enginetest.Harness, path string) *conclave.Raw {
 }
 
 func TestConformance(t *testing.T) {
-	enginetest.Conformance(t, Plugin(), enginetest.AnswersAbsent())
+	enginetest.Conformance(t, Plugin(), enginetest.AnswersAbsent("ocsp/{request...}", "unified-ocsp/{request...}"))
 }
 
 func TestIssueRevokeAndList(t *testing.T) {

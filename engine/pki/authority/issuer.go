@@ -405,12 +405,7 @@ func deleteIssuer(_ context.Context, tx conclave.Tx, in *Param) (*conclave.Respo
 	if err != nil {
 		return nil, err
 	}
-	if issuer.Name != "" {
-		if err := tx.Delete("issuername/" + issuer.Name); err != nil {
-			return nil, err
-		}
-	}
-	if err := tx.Delete("issuer/" + issuer.ID); err != nil {
+	if err := remove(tx, issuer); err != nil {
 		return nil, err
 	}
 	resp := &conclave.Response{}
@@ -425,4 +420,39 @@ func deleteIssuer(_ context.Context, tx conclave.Tx, in *Param) (*conclave.Respo
 		}
 	}
 	return resp, settle(tx, nil)
+}
+
+// TidyIssuers removes issuers that have ended before a time, but not the default one. Their keys stay.
+func TidyIssuers(tx conclave.Tx, before time.Time) (removed int, err error) {
+	list, err := Issuers(tx)
+	if err != nil {
+		return 0, err
+	}
+	config, err := stored.LoadOr(tx, "config/issuers", issuersConfig{})
+	if err != nil {
+		return 0, err
+	}
+	for _, issuer := range list {
+		if issuer.ID == config.Default || !issuer.Cert.NotAfter.Before(before) {
+			continue
+		}
+		if err := remove(tx, issuer); err != nil {
+			return 0, err
+		}
+		removed++
+	}
+	if removed == 0 {
+		return 0, nil
+	}
+	return removed, settle(tx, nil)
+}
+
+// remove takes an issuer and its name away.
+func remove(tx conclave.Tx, issuer *Issuer) error {
+	if issuer.Name != "" {
+		if err := tx.Delete("issuername/" + issuer.Name); err != nil {
+			return err
+		}
+	}
+	return tx.Delete("issuer/" + issuer.ID)
 }
