@@ -28,7 +28,7 @@ func (o *outcome) note(err error) string {
 // response answers a batch. If an item has failed, the status is 400, or 500 if the vault is to blame for all failures,
 // unless the client has asked for another one and some item was good.
 func (o *outcome) response(results any, partial *int) *conclave.Response {
-	response := &conclave.Response{Data: map[string]any{"batch_results": results}}
+	response := batchResults(results)
 	switch {
 	case o.bad > 0:
 		response.Status = http.StatusBadRequest
@@ -46,6 +46,19 @@ func (o *outcome) response(results any, partial *int) *conclave.Response {
 	}
 	response.Status = *partial
 	return response
+}
+
+// batchResults answers a batch.
+func batchResults(results any) *conclave.Response {
+	return &conclave.Response{Data: map[string]any{"batch_results": results}}
+}
+
+// errorText is the text of an item's error, if it has one.
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // checkBatch holds the number of items against the limit.

@@ -116,7 +116,8 @@ func sameContext(items int, context func(i int) string) error {
 }
 
 const rewrapDoc = `Encrypt ciphertexts anew with the latest version of their key, or with another one.
-The plaintext doesn't leave the vault. Associated data stays what it was.`
+The plaintext doesn't leave the vault. Associated data stays what it was. With batch_input, items that fail have an error of
+their own.`
 
 type rewrapItem struct {
 	decryptItem
@@ -126,8 +127,7 @@ type rewrapItem struct {
 type rewrapIn struct {
 	Name string `path:"name" doc:"Name of the key."`
 	rewrapItem
-	Batch   []rewrapItem `json:"batch_input" doc:"Items to encrypt anew, instead of a single one."`
-	Partial *int         `json:"partial_failure_response_code" doc:"Status of an answer in which only some items failed."`
+	Batch []rewrapItem `json:"batch_input" doc:"Items to encrypt anew, instead of a single one."`
 }
 
 func rewrapCost(key *keys.Key, in *rewrapIn) time.Duration {
@@ -156,12 +156,12 @@ func rewrap(key *keys.Key, in *rewrapIn) (*conclave.Response, error) {
 	if err := sameContext(len(in.Batch), func(i int) string { return in.Batch[i].Context }); err != nil {
 		return nil, err
 	}
-	results, how := make([]encryptResult, len(in.Batch)), outcome{}
+	results := make([]encryptResult, len(in.Batch))
 	for i := range in.Batch {
 		ciphertext, version, err := in.Batch[i].rewrap(key)
-		results[i] = encryptResult{ciphertext, version, how.note(err), in.Batch[i].Reference}
+		results[i] = encryptResult{ciphertext, version, errorText(err), in.Batch[i].Reference}
 	}
-	return how.response(results, in.Partial), nil
+	return batchResults(results), nil
 }
 
 func (item *rewrapItem) rewrap(key *keys.Key) (string, int, error) {

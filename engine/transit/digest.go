@@ -107,12 +107,9 @@ func computeHMAC(key *keys.Key, in *hmacIn) (*conclave.Response, error) {
 	results := make([]hmacResult, len(in.Batch))
 	for i := range in.Batch {
 		made, err := compute(&in.Batch[i])
-		results[i] = hmacResult{HMAC: made, Reference: in.Batch[i].Reference}
-		if err != nil {
-			results[i].Error = err.Error()
-		}
+		results[i] = hmacResult{made, errorText(err), in.Batch[i].Reference}
 	}
-	return &conclave.Response{Data: map[string]any{"batch_results": results}}, nil
+	return batchResults(results), nil
 }
 
 func orHash(name string) string {

@@ -168,7 +168,7 @@ func sign(key *keys.Key, in *signIn) (*conclave.Response, error) {
 		}
 		results[i].Signature, results[i].Version, results[i].PublicKey = made.Text, made.Version, made.Derived
 	}
-	return &conclave.Response{Data: map[string]any{"batch_results": results}}, nil
+	return batchResults(results), nil
 }
 
 func (item *signItem) sign(key *keys.Key, scheme *keys.Scheme, version int) (*keys.Signature, error) {
@@ -256,12 +256,9 @@ func verify(key *keys.Key, in *verifyIn) (*conclave.Response, error) {
 	results := make([]verifyResult, len(in.Batch))
 	for i := range in.Batch {
 		valid, err := judge(&in.Batch[i])
-		results[i] = verifyResult{Valid: valid, Reference: in.Batch[i].Reference}
-		if err != nil {
-			results[i].Error = err.Error()
-		}
+		results[i] = verifyResult{valid, errorText(err), in.Batch[i].Reference}
 	}
-	return &conclave.Response{Data: map[string]any{"batch_results": results}}, nil
+	return batchResults(results), nil
 }
 
 // judge is how the items are judged: all by signatures, or all by HMACs.

@@ -174,7 +174,7 @@ func DecodeBackup(text string) (*Key, error) {
 		return nil, errBackup
 	}
 	p := b.Policy
-	kind, known := typeByNumber(p.Type)
+	kind, known := typeByNumber(p.Type, p.Size)
 	switch {
 	case !known:
 		return nil, conclave.Errorf(conclave.Invalid, "the backup is of a type of key that there is none of here")

@@ -34,7 +34,7 @@ const (
 
 // traits are what sets a type apart.
 type traits struct {
-	number int            // in Vault's backups
+	number int            // in backups, see typeByNumber
 	size   int            // bytes of a key for an AEAD; 0 for all others
 	curve  elliptic.Curve // ECDSA
 	bits   int            // of an RSA modulus
@@ -53,7 +53,7 @@ var table = map[Type]traits{
 	P521:     {number: 7, curve: elliptic.P521(), private: 500 * time.Microsecond, public: 1500 * time.Microsecond},
 	AES128:   {number: 8, size: 16},
 	RSA3072:  {number: 9, bits: 3072, private: 2500 * time.Microsecond, public: 80 * time.Microsecond},
-	HMACOnly: {number: 10},
+	HMACOnly: {number: 11},
 	XChaCha:  {number: 11, size: 32},
 }
 
@@ -112,8 +112,15 @@ func (t Type) GenerationCost() time.Duration {
 	return table[t].private
 }
 
-// typeByNumber finds the type that Vault's backups number so.
-func typeByNumber(number int) (Type, bool) {
+// typeByNumber finds the type that backups number so. Vault and OpenBao differ: 11 is a key of type hmac in the one, which
+// always has a size, and of type xchacha20-poly1305 in the other, which alone has that type; there, 10 is of type hmac.
+func typeByNumber(number, size int) (Type, bool) {
+	switch {
+	case number == 10, number == 11 && size > 0:
+		return HMACOnly, true
+	case number == 11:
+		return XChaCha, true
+	}
 	for t, traits := range table {
 		if traits.number == number {
 			return t, true

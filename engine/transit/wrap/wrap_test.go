@@ -8,7 +8,9 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"os"
 	"testing"
 )
 
@@ -150,4 +152,26 @@ func mustAES(t *testing.T, key []byte) cipher.Block {
 		t.Fatal(err)
 	}
 	return block
+}
+
+// TestWycheproof runs vectors picked from Project Wycheproof (C2SP/wycheproof, testvectors_v1/aes_kwp_test.json, commit
+// dac1dd4): of each size of keys some valid ones, and one invalid one for each of some flags.
+func TestWycheproof(t *testing.T) {
+	text, err := os.ReadFile("testdata/wycheproof.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []struct {
+		Source, KEK, Key, Wrapped string
+		Good                      bool
+	}
+	if err := json.Unmarshal(text, &vectors); err != nil || len(vectors) == 0 {
+		t.Fatal(err)
+	}
+	for _, row := range vectors {
+		key, err := Unwrap(unhex(t, row.KEK), unhex(t, row.Wrapped))
+		if (err == nil) != row.Good || row.Good && hex.EncodeToString(key) != row.Key {
+			t.Errorf("%s: unwraps to %x, %v, want good %v", row.Source, key, err, row.Good)
+		}
+	}
 }
