@@ -63,13 +63,13 @@ func gatherCreds(view conclave.View, in any) (any, error) {
 }
 
 // intendCreds chooses the login's name and password, and the lease that ends it.
-func intendCreds(ctx context.Context, tx conclave.Tx, in any) (*conclave.Intent, error) {
+func (e *Engine) intendCreds(ctx context.Context, tx conclave.Tx, in any) (*conclave.Intent, error) {
 	t, ok := conclave.Gathered[terms](ctx)
 	if !ok {
 		return nil, conclave.Errorf(conclave.Internal, "nothing was gathered for a login")
 	}
 	roleName := in.(*nameIn).Name
-	name, reserved, err := nameFor(tx, t.connection, roleName, random())
+	name, reserved, err := e.nameFor(tx, t.connection, roleName, random())
 	if err != nil {
 		return nil, err
 	}
@@ -98,13 +98,8 @@ func intendCreds(ctx context.Context, tx conclave.Tx, in any) (*conclave.Intent,
 }
 
 // nameFor makes a login's name. By a template of somebody's own, names may be made twice: those are reserved.
-func nameFor(tx conclave.Tx, c *connection, role string, random io.Reader) (name string, reserved bool, err error) {
-	f := families[c.PluginName]
-	text := f.template
-	if c.Template != "" {
-		text, reserved = c.Template, true
-	}
-	template, err := username.Parse(text, f.nameLimit)
+func (e *Engine) nameFor(tx conclave.Tx, c *connection, role string, random io.Reader) (name string, reserved bool, err error) {
+	template, err := e.templates.of(c)
 	if err != nil {
 		return "", false, err
 	}
@@ -113,7 +108,7 @@ func nameFor(tx conclave.Tx, c *connection, role string, random io.Reader) (name
 		fields.DisplayName = caller.DisplayName
 	}
 	name, err = template.Make(fields, tx.Now(), random)
-	return name, reserved, err
+	return name, c.Template != "", err
 }
 
 func reservation(connection, name string) string {

@@ -41,16 +41,19 @@ const (
 
 // Plugin is the engine's line in the list of plug-ins. The connections to databases are shared by all that it opens.
 func Plugin() conclave.Plugin {
-	shared := newPools()
+	shared, names := newPools(), &templates{}
 	return conclave.Plugin{
 		Kind: kind,
 		Doc:  "Logins of databases that live as long as their leases, and passwords that rotate.",
-		Open: func(map[string]string) (conclave.Engine, error) { return &Engine{shared}, nil },
+		Open: func(map[string]string) (conclave.Engine, error) { return &Engine{shared, names}, nil },
 	}
 }
 
-// Engine serves the routes. Its state is a cache: connections to databases, by what they were made of.
-type Engine struct{ pools *pools }
+// Engine serves the routes. Its state is a cache: connections to databases by what they were made of, and templates.
+type Engine struct {
+	pools     *pools
+	templates *templates
+}
 
 var (
 	_ conclave.Leaser = (*Engine)(nil)

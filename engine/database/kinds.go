@@ -4,12 +4,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"conclave"
 	"conclave/engine/database/driver"
 	"conclave/engine/database/mysql"
 	"conclave/engine/database/postgres"
 	"conclave/engine/database/redis"
+	"conclave/engine/database/username"
 )
 
 // family is one kind of database.
@@ -35,6 +37,39 @@ var families = map[string]family{
 	"mysql-legacy-database-plugin": {mysql.Open, mysql.LegacyNameLimit, legacyNames},
 	"redis-database-plugin":        {redis.Open, redis.NameLimit, redisNames},
 	"valkey-database-plugin":       {redis.Open, redis.NameLimit, redisNames},
+}
+
+// maxTemplates bounds the templates that are kept; beyond it all are forgotten.
+const maxTemplates = 256
+
+// templates keep what templates were read as.
+type templates struct {
+	mu   sync.Mutex                    // guards kept
+	kept map[string]*username.Template // plug-in, a blank and text → template
+}
+
+// of is the template of a connection's names: its own, or that of its kind.
+func (t *templates) of(c *connection) (*username.Template, error) {
+	f := families[c.PluginName]
+	text := c.Template
+	if text == "" {
+		text = f.template
+	}
+	key := c.PluginName + " " + text
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known := t.kept[key]; known != nil {
+		return known, nil
+	}
+	made, err := username.Parse(text, f.nameLimit)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.kept) >= maxTemplates || t.kept == nil {
+		t.kept = map[string]*username.Template{}
+	}
+	t.kept[key] = made
+	return made, nil
 }
 
 func openDriver(s driver.Settings) (driver.Driver, error) {

@@ -58,7 +58,7 @@ func (e *Engine) roleRoutes() []conclave.Route {
 		return value != nil, err
 	}
 	creds := conclave.WriteRoute(conclave.Read, "creds/{name}", credsDoc, e.issue)
-	creds.Gather, creds.Intend, creds.Prepare = gatherCreds, intendCreds, e.create
+	creds.Gather, creds.Intend, creds.Prepare = gatherCreds, e.intendCreds, e.create
 	return []conclave.Route{
 		write,
 		conclave.ReadRoute(conclave.Read, "roles/{name}", "Read how logins of a role are made.", readRole),

@@ -36,7 +36,7 @@ func Postgres() (*Server, error) {
 	}
 	s.launch = func() *exec.Cmd {
 		args := []string{"-D", data, "-p", strconv.Itoa(s.Port())}
-		for _, setting := range []string{"listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "synchronous_commit=off", "full_page_writes=off",
+		for _, setting := range []string{"listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "full_page_writes=off",
 			"shared_buffers=32MB", "max_connections=100", "ssl=on", "ssl_cert_file=" + s.Dir + "/cert.pem", "ssl_key_file=" + s.Dir + "/key.pem", "ssl_ca_file=" + s.Dir + "/ca.pem",
 			"autovacuum=off", "log_min_messages=error", "log_min_error_statement=panic"} {
 			args = append(args, "-c", setting)

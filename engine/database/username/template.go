@@ -13,6 +13,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 	"time"
@@ -35,8 +36,22 @@ type Fields struct{ DisplayName, RoleName string }
 
 // Template makes names. It is safe for concurrent use.
 type Template struct {
+	makers sync.Pool // of *maker
+	limit  int       // characters of a name
+}
+
+// maker is a parsed template with what its functions work from at the moment.
+type maker struct {
 	parsed *template.Template
-	limit  int // characters of a name
+	now    time.Time
+	random io.Reader
+}
+
+func newMaker(text string) (*maker, error) {
+	m := &maker{}
+	var err error
+	m.parsed, err = template.New("username").Option("missingkey=error").Funcs(m.functions()).Parse(text)
+	return m, err
 }
 
 // Parse reads a template for names of at most limit characters. A template must make a new name each time.
@@ -44,18 +59,24 @@ func Parse(text string, limit int) (*Template, error) {
 	if len(text) > maxTemplate {
 		return nil, invalid("has at most %d bytes", maxTemplate)
 	}
-	parsed, err := template.New("username").Option("missingkey=error").Funcs(functions(time.Time{}, nil)).Parse(text)
+	m, err := newMaker(text)
 	if err != nil {
 		return nil, invalid("can't be read")
 	}
-	if len(parsed.Templates()) > 1 || parsed.Tree == nil {
+	if len(m.parsed.Templates()) > 1 || m.parsed.Tree == nil {
 		return nil, invalid("defines templates")
 	}
-	nodes := 0
-	if err := check(parsed.Root, &nodes); err != nil {
+	nodes, known := 0, m.functions()
+	if err := check(m.parsed.Root, known, &nodes); err != nil {
 		return nil, err
 	}
-	return &Template{parsed, limit}, nil
+	t := &Template{limit: limit}
+	t.makers.New = func() any {
+		again, _ := newMaker(text) // it was read before
+		return again
+	}
+	t.makers.Put(m)
+	return t, nil
 }
 
 // Differ reports whether the template makes a new name each time: names that are drawn at the same time for the same
@@ -78,12 +99,11 @@ func (t *Template) Differ(random io.Reader) error {
 // Make makes a name. random must be a cryptographic source.
 func (t *Template) Make(fields Fields, now time.Time, random io.Reader) (string, error) {
 	fields = Fields{Plain(fields.DisplayName), Plain(fields.RoleName)}
-	made, err := t.parsed.Clone()
-	if err != nil {
-		return "", invalid("can't be used")
-	}
+	m := t.makers.Get().(*maker)
+	defer t.makers.Put(m)
+	m.now, m.random = now, random
 	var out bounded
-	if err := made.Funcs(functions(now, random)).Execute(&out, fields); err != nil {
+	if err := m.parsed.Execute(&out, fields); err != nil {
 		return "", invalid("fails, or makes too long a name")
 	}
 	name := out.String()
@@ -108,7 +128,7 @@ func invalid(format string, args ...any) error {
 }
 
 // check refuses what could run for long.
-func check(node parse.Node, nodes *int) error {
+func check(node parse.Node, known template.FuncMap, nodes *int) error {
 	if *nodes++; *nodes > maxNodes {
 		return invalid("has too many parts")
 	}
@@ -132,7 +152,7 @@ func check(node parse.Node, nodes *int) error {
 			children = append(children, n.ElseList)
 		}
 	case *parse.IdentifierNode:
-		if _, ours := functions(time.Time{}, nil)[n.Ident]; !ours && !harmless[n.Ident] {
+		if _, ours := known[n.Ident]; !ours && !harmless[n.Ident] {
 			return invalid("calls %s, which templates of names don't have", n.Ident)
 		}
 	case *parse.TextNode, *parse.FieldNode, *parse.StringNode, *parse.NumberNode, *parse.BoolNode, *parse.DotNode, *parse.VariableNode, *parse.CommentNode, *parse.NilNode:
@@ -140,7 +160,7 @@ func check(node parse.Node, nodes *int) error {
 		return invalid("has loops, definitions or templates in it")
 	}
 	for _, child := range children {
-		if err := check(child, nodes); err != nil {
+		if err := check(child, known, nodes); err != nil {
 			return err
 		}
 	}
@@ -150,14 +170,14 @@ func check(node parse.Node, nodes *int) error {
 // harmless are the language's own functions that cost little and give little.
 var harmless = map[string]bool{"and": true, "or": true, "not": true, "len": true, "eq": true, "ne": true, "lt": true, "le": true, "gt": true, "ge": true}
 
-// functions are those of a template, which may be executed with others later.
-func functions(now time.Time, random io.Reader) template.FuncMap {
+// functions are those of a template.
+func (m *maker) functions() template.FuncMap {
 	return template.FuncMap{
-		"random":           func(n int) (string, error) { return letters(n, random) },
-		"uuid":             func() (string, error) { return uuid(random) },
-		"unix_time":        func() string { return strconv.FormatInt(now.Unix(), 10) },
-		"unix_time_millis": func() string { return strconv.FormatInt(now.UnixMilli(), 10) },
-		"timestamp":        func(layout string) (string, error) { return limited(now.UTC().Format(layout)) },
+		"random":           func(n int) (string, error) { return letters(n, m.random) },
+		"uuid":             func() (string, error) { return uuid(m.random) },
+		"unix_time":        func() string { return strconv.FormatInt(m.now.Unix(), 10) },
+		"unix_time_millis": func() string { return strconv.FormatInt(m.now.UnixMilli(), 10) },
+		"timestamp":        func(layout string) (string, error) { return limited(m.now.UTC().Format(layout)) },
 		"truncate":         truncate,
 		"truncate_sha256":  truncateSHA256,
 		"uppercase":        strings.ToUpper,
