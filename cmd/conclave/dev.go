@@ -25,8 +25,11 @@ type devOptions struct {
 	address   string
 }
 
-// devFormTimeout bounds how long a cluster of one may take to form.
-const devFormTimeout = 20 * time.Second
+// devFormTimeout bounds how long a cluster of one may take to form, devFormPause is the time between attempts to init it.
+const (
+	devFormTimeout = 20 * time.Second
+	devFormPause   = 50 * time.Millisecond
+)
 
 // runDev runs one open node on a temporary directory, which is removed at the end.
 func runDev(ctx context.Context, options serverOptions) error {
@@ -120,7 +123,7 @@ func (d *daemon) openDev(ctx context.Context, rootToken string) (*seal.InitResul
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("the development cluster did not form: %w", err)
-		case <-time.After(openPause / 10):
+		case <-time.After(devFormPause):
 		}
 	}
 }

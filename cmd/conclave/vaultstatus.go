@@ -156,6 +156,9 @@ func (v *vaultStatus) Unseal(ctx context.Context, req server.UnsealRequest) (ser
 	} else {
 		var share []byte
 		if share, err = seal.DecodeShare(req.Key); err == nil {
+			if v.d.cluster.MembersSigned() {
+				v.d.vault.AwaitSeal(ctx)
+			}
 			status, err = v.d.vault.Submit(ctx, share)
 		}
 		if known, _ := v.d.vault.Status(); err != nil && !known.Initialized && v.d.cluster.MembersSigned() {

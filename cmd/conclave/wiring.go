@@ -208,7 +208,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	group.Go(func() error { return d.quotas.follow(ctx) })
 	group.Go(func() error { return d.quotas.limiter.Run(ctx) })
 	defer d.closeGaps()
-	group.Go(func() error { return d.keepOpening(ctx, keepSealed) })
+	group.Go(func() error { d.vault.KeepOpening(ctx, !keepSealed); return nil })
 	group.Go(func() error {
 		select {
 		case <-d.sealed:
@@ -235,27 +235,6 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 const lastAnswers = 250 * time.Millisecond
 
 var errSealed = errors.New("the vault was sealed")
-
-// keepOpening opens a node that has just started: by the seal's key, or with the shares of a ceremony that runs.
-func (d *daemon) keepOpening(ctx context.Context, keepSealed bool) error {
-	for d.vault.Sealed() {
-		if !keepSealed {
-			if _, err := d.vault.OpenStatic(ctx); err != nil {
-				d.log.Warn("auto-unseal does not succeed yet", "error", err)
-			}
-		}
-		d.vault.Fetch(ctx)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(openPause):
-		}
-	}
-	return nil
-}
-
-// openPause is the time between attempts to open a node.
-const openPause = 500 * time.Millisecond
 
 // stop ends all parts, last started first. Parts that were never started are passed over.
 func (d *daemon) stop() error {
