@@ -66,6 +66,7 @@ func run(ctx context.Context, args []string) error {
 		if b.other, err = prepare(ctx, other, o, "theirs"); err != nil {
 			return fmt.Errorf("prepare %s: %w", o.against, err)
 		}
+		defer b.other.close()
 	}
 	if o.cluster != "" {
 		ours, err := lab.Open(o.cluster)
@@ -198,6 +199,7 @@ func (b *bench) measure(ctx context.Context, l *lab.Lab) error {
 	if err != nil {
 		return err
 	}
+	defer ours.close()
 	for _, w := range b.workloads {
 		for _, clients := range b.clients {
 			var mine, theirs []row

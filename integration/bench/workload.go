@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"conclave/integration/lab"
+	"conclave/internal/dbserver"
 )
 
 const (
@@ -28,6 +29,7 @@ const (
 
 const policyText = `path "bench/*" { capabilities = ["create", "read", "update", "delete", "list"] }
 path "bench-ssh/sign/*" { capabilities = ["update"] }
+path "bench-database/creds/*" { capabilities = ["read"] }
 path "auth/token/create" { capabilities = ["create", "update"] }
 `
 
@@ -43,13 +45,15 @@ type target struct {
 	login  []byte   // with a role-id and a secret-id
 	tokens []string // to renew
 	signed []byte   // a request's body: a key to sign
+
+	database *dbserver.Server // in which logins are made; nil if they aren't measured
 }
 
 // workload appends one request, chosen by chance, to dst.
 type workload func(dst []byte, random *rand.Rand) []byte
 
 func names() []string {
-	return []string{"read", "write", "mixed", "list", "lookup", "create", "login", "renew", "ssh"}
+	return []string{"read", "write", "mixed", "list", "lookup", "create", "login", "renew", "ssh", "creds"}
 }
 
 func (t *target) workload(name string) workload {
@@ -83,6 +87,8 @@ func (t *target) workload(name string) workload {
 		}
 	case "ssh":
 		return t.signKey
+	case "creds":
+		return t.askCreds
 	case "renew":
 		body := []byte(`{"increment":"1h"}`)
 		return func(dst []byte, random *rand.Rand) []byte {
@@ -133,6 +139,10 @@ func prepare(ctx context.Context, l *lab.Lab, o options, name string) (*target, 
 		return nil, err
 	}
 	if err := t.admit(ctx, root, o); err != nil {
+		return nil, err
+	}
+	if err := t.connect(ctx, root, o); err != nil {
+		t.close()
 		return nil, err
 	}
 	random := rand.New(rand.NewPCG(1, 1))
