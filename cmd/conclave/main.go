@@ -14,6 +14,7 @@ import (
 	"conclave/cmd/conclave/access"
 	"conclave/cmd/conclave/audit"
 	"conclave/cmd/conclave/client"
+	"conclave/cmd/conclave/events"
 	"conclave/cmd/conclave/kv"
 	"conclave/cmd/conclave/lease"
 	"conclave/cmd/conclave/local"
@@ -125,7 +126,7 @@ func newRoot(s *client.Session) *cobra.Command {
 		}
 	}
 	add("data", logical.Commands(s)...)
-	add("data", kv.Command(s), secrets.Command(s), ssh.Command(s))
+	add("data", kv.Command(s), secrets.Command(s), ssh.Command(s), events.Command(s))
 	auth := secrets.AuthCommand(s)
 	auth.AddCommand(login.Help(s))
 	add("access", login.Command(s), auth, token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), namespace.Command(s), access.Why(s), access.Command(s), audit.Command(s))

@@ -17,7 +17,9 @@ import (
 	"conclave/access"
 	"conclave/audit"
 	"conclave/cluster"
+	"conclave/cmd/conclave/feed"
 	"conclave/engine/rotate"
+	"conclave/event"
 	"conclave/fsm"
 	"conclave/gap"
 	"conclave/lockout"
@@ -52,6 +54,7 @@ type daemon struct {
 	worker   *worker.Runner
 	recorder *pipeline.Recorder
 	gaps     *gap.Count
+	events   *event.Service
 	folders  *audit.Folders
 	rotation rotate.Settings
 	server   *server.Server
@@ -122,6 +125,11 @@ func startDaemon(ctx context.Context, settings *config.Config, found founding, l
 	d.recorder = pipeline.NewRecorder(d.cluster.Self().NodeID)
 	d.store.RecordOwn(d.recorder)
 	d.gaps = gap.New(time.Now)
+	d.events = feed.New(feed.Node{Records: auditSource{d}, Opener: d.openerAt, Store: d.store, InQuorum: d.cluster.InQuorum, Now: d.cluster.Now,
+		Standing: func(tx *store.Tx, req *conclave.Request) (*policy.Grant, conclave.Namespace, error) {
+			return d.pipeline.Standing(tx, req)
+		},
+		Source: func() string { return "conclave://" + d.cluster.ClusterID() }, Logger: log.Named("events")})
 	policies := policy.NewCache()
 	questions := access.New(policies, auditRecords{d}, mountRoles{d})
 	d.reaper = revoke.New(revoke.Config{Store: d.store, Engines: engines{d}, Logger: log.Named("leases")})
@@ -157,6 +165,7 @@ func (d *daemon) systemRoutes(questions *access.Service) []conclave.Route {
 	routes = append(routes, lockout.Routes(lockout.Setup{Settings: pipeline.LockoutSettings})...)
 	routes = append(routes, questions.Routes()...)
 	routes = append(routes, d.leaseRoutes()...)
+	routes = append(routes, d.events.Routes()...)
 	return append(routes, d.clusterRoutes()...)
 }
 
@@ -205,6 +214,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	group.Go(func() error { return d.server.Serve(ctx, listeners...) })
 	group.Go(func() error { return d.followDevices(ctx) })
 	group.Go(func() error { return d.followGaps(ctx) })
+	group.Go(func() error { return d.events.Stream.Run(ctx) })
 	group.Go(func() error { return d.quotas.follow(ctx) })
 	group.Go(func() error { return d.quotas.limiter.Run(ctx) })
 	defer d.closeGaps()
@@ -222,6 +232,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	d.cluster.WhileLeader("re-encryption", d.vault.Reencrypt)
 	d.cluster.WhileLeader("expiry", d.expireTokens)
 	d.cluster.WhileLeader("leases", d.reaper.Run)
+	d.cluster.WhileLeader("webhooks", d.events.Webhooks.Run)
 	d.cluster.WhileLeader("work", d.worker.Run)
 	d.cluster.WhileLeader("members", d.signMembers)
 	d.cluster.WhileLeader("audit epochs", d.keepEpochsShort)
