@@ -194,20 +194,31 @@ func (d *Driver) changeAt(ctx context.Context, login *driver.Login, host, statem
 	return d.do(ctx, text, login.Password)
 }
 
-// change does what statements say with a login's values.
+// change does what statements say with a login's values, one after the other: what follows isn't begun any more when
+// nobody waits for it.
 func (d *Driver) change(ctx context.Context, login *driver.Login, statements []string) error {
-	text, err := dialect.Join(statements, login.Values())
-	if err != nil {
-		return err
+	values := login.Values()
+	for _, statement := range driver.Expand(statements) {
+		text, err := dialect.Render(statement, values)
+		if err != nil {
+			return err
+		}
+		if err := d.do(ctx, text, login.Password); err != nil {
+			return err
+		}
 	}
-	return d.do(ctx, text, login.Password)
+	return nil
 }
 
-// do executes statements, until one fails. What it says of an error holds none of secrets.
+// do executes a text of one or more statements, until one fails. What it says of an error holds none of secrets.
 func (d *Driver) do(ctx context.Context, text string, secrets ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, driver.ActTime)
 	defer cancel()
-	_, err := d.pool.ExecContext(ctx, strings.TrimRight(text, "; \n"))
+	text = strings.TrimRight(text, "; \t\r\n")
+	if text == "" {
+		return nil
+	}
+	_, err := d.pool.ExecContext(ctx, text)
 	return classify(err, secrets...)
 }
 

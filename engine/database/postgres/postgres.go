@@ -1,8 +1,7 @@
 // Package postgres drives PostgreSQL and what speaks its protocol.
 //
-// A login is made, changed or ended by one message of the simple protocol: the database takes all its statements as one
-// transaction, or none. A statement that the database has begun ends within seconds even if nobody waits for it any more,
-// so that no login appears long after its lease has been ended.
+// A login is made, changed or ended in one transaction, by messages of the simple protocol: what statements hold needs no
+// taking apart. A transaction whose client has died is never committed, so that no login appears after its lease has ended.
 package postgres
 
 import (
@@ -118,7 +117,17 @@ func encrypt(config *pgconn.Config, s driver.Settings, lower string) error {
 func (d *Driver) Close() { d.pool.close() }
 
 // Verify connects.
-func (d *Driver) Verify(ctx context.Context) error { return d.do(ctx, "SELECT 1") }
+func (d *Driver) Verify(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, driver.ActTime)
+	defer cancel()
+	c, err := d.pool.take(ctx)
+	if err != nil {
+		return classify(err)
+	}
+	defer d.pool.give(c)
+	_, err = c.Exec(ctx, "SELECT 1").ReadAll()
+	return classify(err)
+}
 
 // Create makes a login in one transaction, unless its statements commit it in between.
 func (d *Driver) Create(ctx context.Context, login *driver.Login) error {
@@ -160,10 +169,11 @@ func (d *Driver) change(ctx context.Context, login *driver.Login, statements []s
 	return d.do(ctx, text, values["password"], login.Password)
 }
 
-// bounds end a statement that nobody waits for any more. They end with the transaction.
-var bounds = fmt.Sprintf("SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d;\n", driver.ServerTime.Milliseconds(), driver.ServerTime.Milliseconds())
+// bounds end a statement that nobody waits for any more, and a transaction that nobody commits. They end with it.
+var bounds = fmt.Sprintf("SET LOCAL statement_timeout = %[1]d; SET LOCAL lock_timeout = %[1]d; SET LOCAL idle_in_transaction_session_timeout = %[1]d;\n", driver.ServerTime.Milliseconds())
 
-// do executes text as one transaction. What it says of an error holds none of secrets.
+// do executes text as one transaction. What it says of an error holds none of secrets. The commit is a message of its own:
+// the database finishes what it was sent although its client has died, and would make a login after its lease was ended.
 func (d *Driver) do(ctx context.Context, text string, secrets ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, driver.ActTime)
 	defer cancel()
@@ -172,19 +182,21 @@ func (d *Driver) do(ctx context.Context, text string, secrets ...string) error {
 		return classify(err)
 	}
 	defer d.pool.give(c)
-	if _, err := c.Exec(ctx, bounds+text).ReadAll(); err != nil {
+	if _, err := c.Exec(ctx, "BEGIN;"+bounds+text).ReadAll(); err != nil {
+		if c.TxStatus() != idleStatus && !c.IsClosed() {
+			_, _ = c.Exec(ctx, "ROLLBACK").ReadAll()
+		}
 		return classify(err, secrets...)
 	}
-	if c.TxStatus() != idleStatus {
-		return errOpenTransaction // which ends with the connection
+	if c.TxStatus() == idleStatus { // the statements committed it themselves
+		return nil
 	}
-	return nil
+	_, err = c.Exec(ctx, "COMMIT").ReadAll()
+	return classify(err, secrets...)
 }
 
 // idleStatus is that of a connection outside of a transaction.
 const idleStatus = 'I'
-
-var errOpenTransaction = conclave.Errorf(conclave.Invalid, "the statements begin a transaction and don't commit it: nothing was done")
 
 func classify(err error, secrets ...string) error {
 	if err == nil {
