@@ -48,6 +48,9 @@ type Tx interface {
 	View
 	// Put stores value at path.
 	Put(path string, value []byte) error
+	// PutNew is Put at a path where nothing can be, since a name in it has at least 96 random bits of this request's making.
+	// That isn't looked up, only judged: were something there, the transaction would conflict each time.
+	PutNew(path string, value []byte) error
 	// Delete removes the value at path; there need not be one.
 	Delete(path string) error
 	// SetCell makes or sets the counter at path, or removes it when present is false.

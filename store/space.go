@@ -171,7 +171,13 @@ func (v *View) Load(path string, decode func([]byte) (any, error)) (any, error) 
 }
 
 // Put stores value at path, and makes the directories on the way.
-func (v *View) Put(path string, value []byte) error {
+func (v *View) Put(path string, value []byte) error { return v.putAt(path, value, false) }
+
+// PutNew stores value at a path where nothing can be. The first look at an absent key costs more than the write: it asks
+// every level of the store.
+func (v *View) PutNew(path string, value []byte) error { return v.putAt(path, value, true) }
+
+func (v *View) putAt(path string, value []byte, isNew bool) error {
 	if len(value) > conclave.MaxValue {
 		return v.tx.fail(conclave.Errorf(conclave.TooLarge, "value is larger than %d bytes", conclave.MaxValue))
 	}
@@ -181,6 +187,9 @@ func (v *View) Put(path string, value []byte) error {
 	}
 	if err := v.makeDirs(p); err != nil {
 		return err
+	}
+	if isNew {
+		v.tx.note(p.key, 0)
 	}
 	return v.put(p.key, p.parent(), p.name, bytes.Clone(value))
 }

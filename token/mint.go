@@ -106,6 +106,10 @@ func Create(tx conclave.Tx, minted Minted, r *Record) error {
 	if err := r.check(); err != nil {
 		return err
 	}
+	put := tx.Put
+	if r.Accessor == r.Name { // nobody chose the secret
+		put = tx.PutNew
+	}
 	if r.Parent != "" {
 		parent, err := find(tx, r.Parent)
 		if err != nil {
@@ -117,7 +121,7 @@ func Create(tx conclave.Tx, minted Minted, r *Record) error {
 		if r.Depth = parent.Depth + 1; r.Depth >= MaxDepth {
 			return conclave.Errorf(conclave.Invalid, "a token has at most %d ancestors", MaxDepth)
 		}
-		if err := tx.Put(childPath(r.Parent, r.Name), mark()); err != nil {
+		if err := put(childPath(r.Parent, r.Name), mark()); err != nil {
 			return err
 		}
 	}
@@ -129,20 +133,25 @@ func Create(tx conclave.Tx, minted Minted, r *Record) error {
 			return err
 		}
 	}
-	if err := schedule(tx, r.Name, 0, r.Expires); err != nil {
+	if r.Expires != 0 {
+		if err := put(expiryPath(r.Expires, r.Name), mark()); err != nil {
+			return err
+		}
+	}
+	value, err := r.encode()
+	if err != nil {
 		return err
 	}
-	return store(tx, r)
+	return put(idPath(r.Name), value)
 }
 
 // claim refuses a token that is there or was there, which only those that somebody chose can be. Theirs are the accessors
 // that have an entry.
 func (r *Record) claim(tx conclave.Tx) error {
-	paths := []string{idPath(r.Name)}
-	if r.Accessor != r.Name {
-		paths = append(paths, deadPath(r.Name), accessorPath(r.Accessor), idPath(r.Accessor))
+	if r.Accessor == r.Name {
+		return nil
 	}
-	for _, path := range paths {
+	for _, path := range []string{idPath(r.Name), deadPath(r.Name), accessorPath(r.Accessor), idPath(r.Accessor)} {
 		taken, err := tx.Get(path)
 		if err != nil {
 			return err
@@ -150,9 +159,6 @@ func (r *Record) claim(tx conclave.Tx) error {
 		if taken != nil {
 			return conclave.Errorf(conclave.Invalid, "cannot create a token with a duplicate ID")
 		}
-	}
-	if r.Accessor == r.Name {
-		return nil
 	}
 	return tx.Put(accessorPath(r.Accessor), []byte(r.Name))
 }

@@ -202,15 +202,19 @@ func (r *Record) Owner() string {
 }
 
 func store(tx conclave.Tx, r *Record) error {
-	kept := *r
-	if kept.Accessor == kept.Name {
-		kept.Accessor = ""
-	}
-	value, err := json.Marshal(&kept)
+	value, err := r.encode()
 	if err != nil {
 		return err
 	}
 	return tx.Put(idPath(r.Name), value)
+}
+
+func (r *Record) encode() ([]byte, error) {
+	kept := *r
+	if kept.Accessor == kept.Name {
+		kept.Accessor = ""
+	}
+	return json.Marshal(&kept)
 }
 
 // alive reports whether the token and all its ancestors live.

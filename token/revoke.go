@@ -169,15 +169,17 @@ func schedule(tx conclave.Tx, name string, from, to int64) error {
 		return nil
 	}
 	if from != 0 {
-		if err := tx.Delete(expiryDir + hourOf(from) + "/" + name); err != nil {
+		if err := tx.Delete(expiryPath(from, name)); err != nil {
 			return err
 		}
 	}
 	if to == 0 {
 		return nil
 	}
-	return tx.Put(expiryDir+hourOf(to)+"/"+name, mark())
+	return tx.Put(expiryPath(to, name), mark())
 }
+
+func expiryPath(at int64, name string) string { return expiryDir + hourOf(at) + "/" + name }
 
 // Due lists at most limit tokens that expired in hours that are over, the earliest first. Expiry holds without this; it
 // is for clearing away. It reads listings that every new token changes: run it in a transaction of its own, and hand

@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -229,6 +230,14 @@ func (t *tx) Put(path string, v []byte) error {
 	value := make([]byte, len(v)) // not nil, even if v is
 	copy(value, v)
 	return t.note(path, write{Value: value}, len(v))
+}
+
+// PutNew fails where there is something: with a cluster the request would never succeed.
+func (t *tx) PutNew(path string, v []byte) error {
+	if value, err := t.Get(path); err != nil || value != nil {
+		return errors.Join(err, t.fail(conclave.Errorf(conclave.Internal, "%s isn't new", path)))
+	}
+	return t.Put(path, v)
 }
 
 func (t *tx) Delete(path string) error { return t.note(path, write{}, 0) }
