@@ -79,6 +79,37 @@ func TestMemberThatMissedTheSharesGetsThemLater(t *testing.T) {
 	}
 }
 
+// A node that opens by what it has fetched from a member, while it passes the last share on, keeps what the others lack.
+func TestSharesAreKeptForAMemberThatMissesThemWhileThisNodeOpens(t *testing.T) {
+	v, node := newVault(t)
+	private, public, err := crypto.GenerateHPKE()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pair{solo: node, public: public, answer: func(string) error { return nil }}
+	v.Node = p
+	shares := initVault(t, v, 3, 2)
+	if _, err := v.Submit(t.Context(), shares[0]); err != nil {
+		t.Fatal(err)
+	}
+	p.answer = func(string) error {
+		if err := v.adopt(t.Context(), shareMessage{Shares: [][]byte{append([]byte(nil), shares[1]...)}}); err != nil || v.Sealed() {
+			t.Errorf("opening with the shares that are here: sealed %t, %v", v.Sealed(), err)
+		}
+		return conclave.Errorf(conclave.Unavailable, "behind")
+	}
+	if _, err := v.Submit(t.Context(), shares[1]); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.lent(t, v, private); got != 2 {
+		t.Errorf("n2 is lent %d shares, want 2", got)
+	}
+	p.answer = func(string) error { return nil }
+	if _, err := v.Submit(t.Context(), shares[2]); err != nil || len(v.shares) != 0 {
+		t.Errorf("%d shares are kept although all have them: %v", len(v.shares), err)
+	}
+}
+
 func TestOpenNodeKeepsNoSharesThatAllHave(t *testing.T) {
 	v, node := newVault(t)
 	private, public, err := crypto.GenerateHPKE()

@@ -202,8 +202,15 @@ func (v *Vault) passOn(ctx context.Context, share []byte) {
 		return
 	}
 	defer crypto.Wipe(body)
+	self := v.Node.Self().NodeID
+	owed := map[string]bool{}
+	for _, member := range v.Node.Members() {
+		if member.NodeID != self {
+			owed[member.NodeID] = true
+		}
+	}
 	v.mu.Lock()
-	v.owed = map[string]bool{}
+	v.owed = owed
 	v.mu.Unlock()
 	_ = v.eachPeer(ctx, func(ctx context.Context, peer cluster.Member) error {
 		sealed, err := v.sealFor(peer, body)
@@ -212,12 +219,18 @@ func (v *Vault) passOn(ctx context.Context, share []byte) {
 		}
 		if err != nil {
 			v.Logger.Warn("a member did not get the shares: it will ask for them", "node", peer.NodeID, "error", err)
-			v.mu.Lock()
-			v.owed[peer.NodeID] = true
-			v.mu.Unlock()
+			return nil
 		}
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.owed, peer.NodeID)
 		return nil
 	})
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.root != nil && len(v.owed) == 0 { // it has opened meanwhile
+		v.forgetLocked()
+	}
 }
 
 func (v *Vault) sealFor(peer cluster.Member, body []byte) ([]byte, error) {
