@@ -37,7 +37,7 @@ type listIn struct {
 }
 
 func listKeys(_ context.Context, view conclave.View, in *listIn) (*conclave.Keys, error) {
-	names, err := view.List(strings.TrimSuffix(keysDir, "/"), in.After, in.Limit)
+	names, err := view.List(keysDir, in.After, in.Limit)
 	return &conclave.Keys{Keys: names}, err
 }
 
