@@ -16,11 +16,11 @@ import (
 
 // Times and limits of deliveries.
 const (
-	webhookPoll  = time.Second      // between looks at which webhooks there are
-	savePause    = time.Second      // between two notes of how far a webhook has come
-	saveFailing  = 30 * time.Second // the same while nothing gets through
-	saveIdle     = time.Minute      // the same while nothing is to be sent
-	saveSent     = 256              // events after which it is noted even sooner
+	webhookPoll  = 750 * time.Millisecond // between looks at which webhooks there are
+	savePause    = time.Second            // between two notes of how far a webhook has come
+	saveFailing  = 30 * time.Second       // the same while nothing gets through
+	saveIdle     = time.Minute            // the same while nothing is to be sent
+	saveSent     = 256                    // events after which it is noted even sooner
 	firstBackOff = time.Second
 	lastBackOff  = 5 * time.Minute
 	maxDeliverer = 256 // webhooks that are sent to at once
