@@ -98,6 +98,8 @@ type Stream func(ctx context.Context, send func(ctx context.Context, message []b
 type Raw struct {
 	ContentType string
 	Body        []byte
+	// Header are more headers of the answer, by canonical name. Those that the vault sets itself stay as they are.
+	Header map[string][]string
 }
 
 // Auth is the outcome of a login or a token creation.

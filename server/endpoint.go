@@ -249,8 +249,8 @@ func (e *endpoint) execute(ctx context.Context, w http.ResponseWriter, req *conc
 	if err != nil {
 		return e.fail(w, req.ID, fmt.Errorf("encode the answer: %w", err)), nil
 	}
-	if resp.Raw != nil && resp.Raw.ContentType != "" {
-		w.Header()["Content-Type"] = []string{resp.Raw.ContentType}
+	if resp.Raw != nil {
+		setRawHeader(w.Header(), resp.Raw)
 	}
 	if resp.Index > 0 {
 		if value := e.stamp.header(e.vault.ClusterID(), resp.Index); value != nil {

@@ -65,6 +65,18 @@ func (r *reply) send(w http.ResponseWriter, status int) {
 	}
 }
 
+// setRawHeader gives an answer outside the envelope the headers that it asks for, but those that are set already.
+func setRawHeader(header http.Header, raw *conclave.Raw) {
+	for name, values := range raw.Header {
+		if _, taken := header[name]; !taken {
+			header[name] = values
+		}
+	}
+	if raw.ContentType != "" {
+		header["Content-Type"] = []string{raw.ContentType}
+	}
+}
+
 // isEmpty reports whether the answer has nothing to say but that all went well.
 func isEmpty(resp *conclave.Response) bool {
 	return resp.Data == nil && resp.Auth == nil && resp.Lease == nil && resp.Wrap == nil && resp.Raw == nil && len(resp.Warnings) == 0

@@ -92,6 +92,19 @@ func TestRawAnswersLeaveTheEnvelopeOut(t *testing.T) {
 	}
 }
 
+func TestRawAnswersHaveHeadersOfTheirOwn(t *testing.T) {
+	raw := &conclave.Raw{ContentType: "application/problem+json", Body: []byte("{}"), Header: map[string][]string{"Replay-Nonce": {"n"}, "Link": {"<a>", "<b>"},
+		"Cache-Control": {"public"}, "X-Request-Id": {"mine"}, "Content-Type": {"text/html"}}}
+	s, _ := newTestServer(t, &recorder{resp: &conclave.Response{Status: 403, Raw: raw}}, servingVault(), nil)
+	for _, method := range []string{"GET", "HEAD", "POST"} {
+		w := do(t, plain(s), method, "/v1/pki/acme/new-nonce", "")
+		h := w.Header()
+		if w.Code != 403 || h.Get("Replay-Nonce") != "n" || len(h["Link"]) != 2 || h.Get("Cache-Control") != "no-store" || h.Get("X-Request-Id") == "mine" || h.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %d %v", method, w.Code, h)
+		}
+	}
+}
+
 func TestAnAnswerThatCannotBeEncodedIsAnError(t *testing.T) {
 	s, log := newTestServer(t, &recorder{resp: &conclave.Response{Data: map[string]any{"f": func() {}}}}, servingVault(), nil)
 	w := do(t, plain(s), "GET", "/v1/kv/a", "")

@@ -1,0 +1,267 @@
+package acme
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"conclave"
+)
+
+// Limits of one validation. A client chooses who is asked; these bound what it gets out of that. Answers aren't shown to
+// the client, only which kind of failure there was. Connections go to the ports of the protocol only, and, unless the
+// settings permit it, neither to this machine itself nor to addresses that are special: of one link (169.254.0.0/16 has
+// the metadata of clouds), multicast, unspecified. The address is checked when it is connected to, so that neither a
+// redirect nor a second answer of a name server gets around it.
+const (
+	validationTime = 20 * time.Second
+	connectTime    = 5 * time.Second
+	maxRedirects   = 5
+	maxAnswer      = 1 << 10 // bytes; a key authorization has less than 100
+	maxHeader      = 16 << 10
+	maxTexts       = 100 // TXT records that are looked at
+)
+
+const (
+	acmeTLS = "acme-tls/1"
+)
+
+// oidIdentifier is that of RFC 8737 section 3: id-pe-acmeIdentifier.
+func oidIdentifier() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31} }
+
+var (
+	errPlace     = errors.New("not a place to go")
+	errRedirects = errors.New("too many redirects")
+)
+
+// validator asks servers. Its ports are those of the protocol, but in tests.
+type validator struct{ httpPort, tlsPort int }
+
+func newValidator() validator { return validator{80, 443} }
+
+func fails(kind, detail string) *problem {
+	return &problem{Type: typePrefix + kind, Detail: detail, Status: http.StatusForbidden}
+}
+
+// validate returns nil if the challenge is met.
+func (v validator) validate(ctx context.Context, a *attempt) *problem {
+	ctx, cancel := context.WithTimeout(ctx, validationTime)
+	defer cancel()
+	switch a.kind {
+	case httpChallenge:
+		return v.overHTTP(ctx, a)
+	case dnsChallenge:
+		return v.overDNS(ctx, a)
+	case tlsChallenge:
+		return v.overTLS(ctx, a)
+	}
+	return fails("malformed", "the challenge is of an unknown type")
+}
+
+// names looks up names where the settings say.
+func (r *reach) names() *net.Resolver {
+	if r.resolver == "" {
+		return net.DefaultResolver
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{Timeout: connectTime}).DialContext(ctx, network, r.resolver)
+	}}
+}
+
+// allows reports whether a server with this address may be asked.
+func (r *reach) allows(address netip.Addr) bool {
+	address = address.Unmap().WithZone("")
+	within := func(networks []netip.Prefix) bool {
+		return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(address) })
+	}
+	if within(r.excluded) {
+		return false
+	}
+	if len(r.permitted) > 0 {
+		return within(r.permitted)
+	}
+	return !address.IsLoopback() && !address.IsLinkLocalUnicast() && !address.IsMulticast() && !address.IsUnspecified() && !address.IsInterfaceLocalMulticast()
+}
+
+// dialer connects to servers that may be asked, on one of some ports.
+func (r *reach) dialer(ports ...int) *net.Dialer {
+	return &net.Dialer{Timeout: connectTime, Resolver: r.names(), ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil || !slices.Contains(ports, int(to.Port())) || !r.allows(to.Addr()) {
+			return errPlace
+		}
+		return nil
+	}}
+}
+
+// host is what is connected to.
+func (a *attempt) host() string {
+	if a.address.IsValid() {
+		return a.address.String()
+	}
+	return a.name
+}
+
+// overHTTP is RFC 8555 section 8.3. Redirects may go to https, whose certificate proves nothing here and isn't checked.
+func (v validator) overHTTP(ctx context.Context, a *attempt) *problem {
+	dialer := a.reach.dialer(v.httpPort, v.tlsPort)
+	transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader, ResponseHeaderTimeout: validationTime,
+		TLSHandshakeTimeout: connectTime, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}} //nolint:gosec // see above
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return errRedirects
+		}
+		if req.URL.Scheme != "http" && req.URL.Scheme != "https" || req.URL.User != nil {
+			return errPlace
+		}
+		return nil
+	}}
+	host := a.host()
+	if v.httpPort != 80 {
+		host = net.JoinHostPort(host, strconv.Itoa(v.httpPort))
+	} else if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/.well-known/acme-challenge/"+a.token, nil)
+	if err != nil {
+		return fails("malformed", "the name can't be part of a URL")
+	}
+	req.Header.Set("User-Agent", "conclave-acme")
+	req.Header.Set("Accept", "*/*")
+	response, err := client.Do(req)
+	if err != nil {
+		return connecting(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fails("unauthorized", "the server answers with status "+strconv.Itoa(response.StatusCode))
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return connecting(err)
+	}
+	if subtle.ConstantTimeCompare([]byte(strings.TrimRight(string(body), " \t\r\n")), []byte(a.authorization)) != 1 {
+		return fails("incorrectResponse", "the server answers something else than the key authorization")
+	}
+	return nil
+}
+
+// connecting tells what kind of failure there was, and nothing of where.
+func connecting(err error) *problem {
+	var ofName *net.DNSError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &ofName):
+		return fails("dns", "the name can't be looked up")
+	case errors.Is(err, errPlace):
+		return fails("connection", "the server has an address or a port that is not asked")
+	case errors.Is(err, errRedirects):
+		return fails("connection", "the server redirects too often")
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return fails("connection", "the server doesn't answer in time")
+	}
+	return fails("connection", "the server can't be reached")
+}
+
+// overDNS is RFC 8555 section 8.4.
+func (v validator) overDNS(ctx context.Context, a *attempt) *problem {
+	sum := sha256.Sum256([]byte(a.authorization))
+	want := base64.RawURLEncoding.EncodeToString(sum[:])
+	texts, err := a.reach.names().LookupTXT(ctx, "_acme-challenge."+a.name+".")
+	if err != nil {
+		return fails("dns", "the TXT record can't be looked up")
+	}
+	for _, text := range texts[:min(len(texts), maxTexts)] {
+		if subtle.ConstantTimeCompare([]byte(text), []byte(want)) == 1 {
+			return nil
+		}
+	}
+	return fails("incorrectResponse", "no TXT record has the digest of the key authorization")
+}
+
+// overTLS is RFC 8737.
+func (v validator) overTLS(ctx context.Context, a *attempt) *problem {
+	server := a.name
+	if a.address.IsValid() {
+		server = reverse(a.address)
+	}
+	dialer := &tls.Dialer{NetDialer: a.reach.dialer(v.tlsPort), Config: &tls.Config{ServerName: server, NextProtos: []string{acmeTLS}, MinVersion: tls.VersionTLS12,
+		InsecureSkipVerify: true}} //nolint:gosec // the certificate is self-signed by design, and is looked at below
+	ctx, cancel := context.WithTimeout(ctx, 2*connectTime)
+	defer cancel()
+	connection, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(a.host(), strconv.Itoa(v.tlsPort)))
+	if err != nil {
+		if _, isTLS := errors.AsType[tls.AlertError](err); isTLS {
+			return fails("tls", "the server refuses the handshake")
+		}
+		return connecting(err)
+	}
+	defer connection.Close()
+	state := connection.(*tls.Conn).ConnectionState()
+	if state.NegotiatedProtocol != acmeTLS || len(state.PeerCertificates) == 0 {
+		return fails("tls", "the server doesn't speak acme-tls/1")
+	}
+	return checkChallengeCertificate(state.PeerCertificates[0], a)
+}
+
+// checkChallengeCertificate holds the certificate that a server shows against RFC 8737 section 3.
+func checkChallengeCertificate(cert *x509.Certificate, a *attempt) *problem {
+	refused := fails("incorrectResponse", "the server's certificate is not one for this challenge")
+	if a.address.IsValid() {
+		if len(cert.IPAddresses) != 1 || len(cert.DNSNames) != 0 || !cert.IPAddresses[0].Equal(net.IP(a.address.AsSlice())) {
+			return refused
+		}
+	} else if len(cert.DNSNames) != 1 || len(cert.IPAddresses) != 0 || !strings.EqualFold(cert.DNSNames[0], a.name) {
+		return refused
+	}
+	if len(cert.EmailAddresses)+len(cert.URIs) > 0 {
+		return refused
+	}
+	want := sha256.Sum256([]byte(a.authorization))
+	for _, extension := range cert.Extensions {
+		var digest []byte
+		if !extension.Id.Equal(oidIdentifier()) {
+			continue
+		}
+		if rest, err := asn1.Unmarshal(extension.Value, &digest); err != nil || len(rest) > 0 || !extension.Critical {
+			return refused
+		}
+		if subtle.ConstantTimeCompare(digest, want[:]) == 1 {
+			return nil
+		}
+	}
+	return refused
+}
+
+// reverse is the name that a server is asked for by its address: RFC 8738 section 6.
+func reverse(address netip.Addr) string {
+	if address.Is4() {
+		b := address.As4()
+		return strconv.Itoa(int(b[3])) + "." + strconv.Itoa(int(b[2])) + "." + strconv.Itoa(int(b[1])) + "." + strconv.Itoa(int(b[0])) + ".in-addr.arpa"
+	}
+	const digits = "0123456789abcdef"
+	b := address.As16()
+	var name strings.Builder
+	for i := len(b) - 1; i >= 0; i-- {
+		name.WriteByte(digits[b[i]&15])
+		name.WriteByte('.')
+		name.WriteByte(digits[b[i]>>4])
+		name.WriteByte('.')
+	}
+	return name.String() + "ip6.arpa"
+}
