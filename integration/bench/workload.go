@@ -20,7 +20,7 @@ const (
 	mountPath     = "bench"
 	policyName    = "bench"
 	approlePath   = "bench-approle"
-	renewedTokens = 256
+	renewedTokens = 2048
 	keysPerFolder = 100
 	bodyCount     = 64 // different bodies to write
 	seedClients   = 32
