@@ -13,7 +13,7 @@
 //
 // Challenges are validated by the leader, as work (conclave.Worker), never within a request: nobody can hold a request open,
 // and after a crash it goes on. What is asked is a server that the client has named, for that is the protocol; what it can
-// be made to ask is bounded, see validate.go.
+// be made to ask is bounded, see package validation.
 //
 // Where things are in the mount's storage:
 //
@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/engine/pki/acme/validation"
 	"conclave/engine/pki/issuing"
 )
 
@@ -121,12 +122,12 @@ type Authority interface {
 // Service serves the routes and does the work. It has no state.
 type Service struct {
 	authority Authority
-	validator validator
+	validator validation.Validator
 }
 
 // New returns the service of an engine.
 func New(authority Authority) *Service {
-	return &Service{authority, newValidator()}
+	return &Service{authority, validation.New()}
 }
 
 // Routes are those of the settings, of external account bindings, and of the protocol.

@@ -6,13 +6,7 @@ import (
 	"time"
 
 	"conclave"
-)
-
-// Kinds of challenges.
-const (
-	httpChallenge = "http-01"
-	dnsChallenge  = "dns-01"
-	tlsChallenge  = "tls-alpn-01"
+	"conclave/engine/pki/acme/validation"
 )
 
 // authorization is what is stored of an account's right to a name. Its status is pending, valid, invalid or deactivated.
@@ -63,13 +57,13 @@ func (s *Service) authorizationRoutes() []conclave.Route {
 // newAuthorization makes the nth authorization of an order.
 func newAuthorization(c *chance, n int, o *order, name identifier) *authorization {
 	a := &authorization{ID: c.id(1 + 4*n), Account: o.Account, Place: o.Place, Order: o.ID, Identifier: name, Status: statusPending, Expires: o.Expires}
-	kinds := []string{httpChallenge, dnsChallenge, tlsChallenge}
+	kinds := []string{validation.HTTP, validation.DNS, validation.TLS}
 	switch {
 	case name.Type == typeIP:
-		kinds = []string{httpChallenge, tlsChallenge}
+		kinds = []string{validation.HTTP, validation.TLS}
 	case len(name.Value) > 2 && name.Value[:2] == "*.":
 		a.Identifier.Value, a.Wildcard = name.Value[2:], true
-		kinds = []string{dnsChallenge}
+		kinds = []string{validation.DNS}
 	}
 	for i, kind := range kinds {
 		a.Challenges = append(a.Challenges, challenge{Type: kind, Token: c.token(2 + 4*n + i), Status: statusPending})

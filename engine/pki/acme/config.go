@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"net"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 
 	"conclave"
+	"conclave/engine/pki/acme/validation"
 )
 
 // Policies of the mount's plain directory, and of external account bindings.
@@ -203,15 +203,9 @@ func (c *settings) allowsIssuer(id, name string) bool {
 }
 
 // reach says which servers may be asked.
-func (c *settings) reach() reach {
-	r := reach{resolver: c.DNSResolver}
-	r.permitted, _ = conclave.Networks(c.PermittedIPs) // checked when they were written
-	r.excluded, _ = conclave.Networks(c.ExcludedIPs)
+func (c *settings) reach() validation.Reach {
+	r := validation.Reach{Resolver: c.DNSResolver}
+	r.Permitted, _ = conclave.Networks(c.PermittedIPs) // checked when they were written
+	r.Excluded, _ = conclave.Networks(c.ExcludedIPs)
 	return r
-}
-
-// reach is where validation may go.
-type reach struct {
-	resolver            string
-	permitted, excluded []netip.Prefix
 }

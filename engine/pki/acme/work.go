@@ -2,26 +2,18 @@ package acme
 
 import (
 	"context"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"conclave"
+	"conclave/engine/pki/acme/validation"
 )
 
 // IsWork reports whether a name of work is of ACME.
 func IsWork(name string) bool { return strings.HasPrefix(name, workPrefix) }
-
-// attempt is one validation of a challenge.
-type attempt struct {
-	kind          string
-	name          string     // of the host
-	address       netip.Addr // valid if the identifier is an address
-	token         string
-	authorization string // RFC 8555 section 8.1: token.thumbprint
-	reach         reach
-}
 
 // BeginWork looks at what is due: a challenge to validate, or something whose time is over, which it clears away.
 func (s *Service) BeginWork(_ context.Context, tx conclave.Tx, name string) (any, error) {
@@ -51,9 +43,9 @@ func (s *Service) BeginWork(_ context.Context, tx conclave.Tx, name string) (any
 	if err != nil {
 		return nil, err
 	}
-	begun := &attempt{kind: c.Type, name: a.Identifier.Value, token: c.Token, authorization: c.Token + "." + print, reach: config.Settings.reach()}
+	begun := &validation.Attempt{Kind: c.Type, Name: a.Identifier.Value, Token: c.Token, Authorization: c.Token + "." + print, Reach: config.Settings.reach()}
 	if a.Identifier.Type == typeIP {
-		if begun.address, err = netip.ParseAddr(a.Identifier.Value); err != nil {
+		if begun.Address, err = netip.ParseAddr(a.Identifier.Value); err != nil {
 			return nil, conclave.Errorf(conclave.Internal, "a stored address can't be read")
 		}
 	}
@@ -73,14 +65,14 @@ func underValidation(view conclave.View, id string) (*authorization, *challenge,
 	return a, &a.Challenges[at], nil
 }
 
-// Work validates a challenge. It returns nil, or what went wrong: a *problem.
+// Work validates a challenge. It returns nil, or what went wrong: a *validation.Failure.
 func (s *Service) Work(ctx context.Context, _ string, begun any) (any, error) {
-	a, ok := begun.(*attempt)
+	a, ok := begun.(*validation.Attempt)
 	if !ok {
 		return nil, conclave.Errorf(conclave.Internal, "no validation was begun")
 	}
-	if p := s.validator.validate(ctx, a); p != nil {
-		return p, nil
+	if failure := s.validator.Validate(ctx, a); failure != nil {
+		return failure, nil
 	}
 	return nil, nil
 }
@@ -97,17 +89,17 @@ func (s *Service) FinishWork(_ context.Context, tx conclave.Tx, name string, _, 
 	if err != nil || a == nil {
 		return err
 	}
-	p, _ := done.(*problem)
+	wrong, _ := done.(*validation.Failure)
 	if failure != nil {
-		p = &problem{Type: typePrefix + "serverInternal", Detail: "the validation could not be done", Status: 500}
+		wrong = &validation.Failure{Kind: "serverInternal", Detail: "the validation could not be done"}
 	}
-	if p == nil {
+	if wrong == nil {
 		c.Status, c.Validated, c.Error = statusValid, tx.Now().Unix(), nil
 		a.Status = statusValid
 		return a.save(tx)
 	}
 	c.Attempts++
-	c.Error = p
+	c.Error = &problem{Type: typePrefix + wrong.Kind, Detail: wrong.Detail, Status: http.StatusForbidden}
 	if c.Attempts >= maxAttempts {
 		c.Status, a.Status = statusInvalid, statusInvalid
 		return a.save(tx)

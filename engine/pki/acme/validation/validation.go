@@ -1,4 +1,12 @@
-package acme
+// Package validation finds out whether somebody controls a name or an address: it does the asking of ACME's challenges
+// http-01, dns-01 (RFC 8555 section 8) and tls-alpn-01 (RFC 8737).
+//
+// A client chooses who is asked; what it gets out of that is bounded. Answers aren't shown to it, only which kind of
+// failure there was. Connections go to the ports of the protocol only, and, unless the settings permit it, neither to this
+// machine itself nor to addresses that are special: of one link (169.254.0.0/16 has the metadata of clouds), multicast,
+// unspecified. The address is checked when it is connected to, so that neither a redirect nor a second answer of a name
+// server gets around it. Sizes, times and redirects are limited.
+package validation
 
 import (
 	"context"
@@ -18,15 +26,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"conclave"
 )
 
-// Limits of one validation. A client chooses who is asked; these bound what it gets out of that. Answers aren't shown to
-// the client, only which kind of failure there was. Connections go to the ports of the protocol only, and, unless the
-// settings permit it, neither to this machine itself nor to addresses that are special: of one link (169.254.0.0/16 has
-// the metadata of clouds), multicast, unspecified. The address is checked when it is connected to, so that neither a
-// redirect nor a second answer of a name server gets around it.
+// Limits of one validation.
 const (
 	validationTime = 20 * time.Second
 	connectTime    = 5 * time.Second
@@ -36,9 +38,33 @@ const (
 	maxTexts       = 100 // TXT records that are looked at
 )
 
+const acmeTLS = "acme-tls/1"
+
+// Kinds of challenges.
 const (
-	acmeTLS = "acme-tls/1"
+	HTTP = "http-01"
+	DNS  = "dns-01"
+	TLS  = "tls-alpn-01"
 )
+
+// Attempt is one validation of a challenge.
+type Attempt struct {
+	Kind          string
+	Name          string     // of the host
+	Address       netip.Addr // valid if an address is to be controlled
+	Token         string
+	Authorization string // RFC 8555 section 8.1: token.thumbprint
+	Reach         Reach
+}
+
+// Reach is where validation may go.
+type Reach struct {
+	Resolver            string // HOST:PORT; empty: the system's
+	Permitted, Excluded []netip.Prefix
+}
+
+// Failure is what went wrong: a kind of error, as RFC 8555 section 6.7 names them, and words for the client.
+type Failure struct{ Kind, Detail string }
 
 // oidIdentifier is that of RFC 8737 section 3: id-pe-acmeIdentifier.
 func oidIdentifier() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31} }
@@ -48,57 +74,56 @@ var (
 	errRedirects = errors.New("too many redirects")
 )
 
-// validator asks servers. Its ports are those of the protocol, but in tests.
-type validator struct{ httpPort, tlsPort int }
+// Validator asks servers.
+type Validator struct{ httpPort, tlsPort int }
 
-func newValidator() validator { return validator{80, 443} }
+// New returns a validator that asks at the ports of the protocol.
+func New() Validator { return Validator{80, 443} }
 
-func fails(kind, detail string) *problem {
-	return &problem{Type: typePrefix + kind, Detail: detail, Status: http.StatusForbidden}
-}
+func fails(kind, detail string) *Failure { return &Failure{kind, detail} }
 
-// validate returns nil if the challenge is met.
-func (v validator) validate(ctx context.Context, a *attempt) *problem {
+// Validate returns nil if the challenge is met.
+func (v Validator) Validate(ctx context.Context, a *Attempt) *Failure {
 	ctx, cancel := context.WithTimeout(ctx, validationTime)
 	defer cancel()
-	switch a.kind {
-	case httpChallenge:
+	switch a.Kind {
+	case HTTP:
 		return v.overHTTP(ctx, a)
-	case dnsChallenge:
+	case DNS:
 		return v.overDNS(ctx, a)
-	case tlsChallenge:
+	case TLS:
 		return v.overTLS(ctx, a)
 	}
 	return fails("malformed", "the challenge is of an unknown type")
 }
 
 // names looks up names where the settings say.
-func (r *reach) names() *net.Resolver {
-	if r.resolver == "" {
+func (r *Reach) names() *net.Resolver {
+	if r.Resolver == "" {
 		return net.DefaultResolver
 	}
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return (&net.Dialer{Timeout: connectTime}).DialContext(ctx, network, r.resolver)
+		return (&net.Dialer{Timeout: connectTime}).DialContext(ctx, network, r.Resolver)
 	}}
 }
 
 // allows reports whether a server with this address may be asked.
-func (r *reach) allows(address netip.Addr) bool {
+func (r *Reach) allows(address netip.Addr) bool {
 	address = address.Unmap().WithZone("")
 	within := func(networks []netip.Prefix) bool {
 		return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(address) })
 	}
-	if within(r.excluded) {
+	if within(r.Excluded) {
 		return false
 	}
-	if len(r.permitted) > 0 {
-		return within(r.permitted)
+	if len(r.Permitted) > 0 {
+		return within(r.Permitted)
 	}
 	return !address.IsLoopback() && !address.IsLinkLocalUnicast() && !address.IsMulticast() && !address.IsUnspecified() && !address.IsInterfaceLocalMulticast()
 }
 
 // dialer connects to servers that may be asked, on one of some ports.
-func (r *reach) dialer(ports ...int) *net.Dialer {
+func (r *Reach) dialer(ports ...int) *net.Dialer {
 	return &net.Dialer{Timeout: connectTime, Resolver: r.names(), ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil || !slices.Contains(ports, int(to.Port())) || !r.allows(to.Addr()) {
@@ -109,16 +134,16 @@ func (r *reach) dialer(ports ...int) *net.Dialer {
 }
 
 // host is what is connected to.
-func (a *attempt) host() string {
-	if a.address.IsValid() {
-		return a.address.String()
+func (a *Attempt) host() string {
+	if a.Address.IsValid() {
+		return a.Address.String()
 	}
-	return a.name
+	return a.Name
 }
 
 // overHTTP is RFC 8555 section 8.3. Redirects may go to https, whose certificate proves nothing here and isn't checked.
-func (v validator) overHTTP(ctx context.Context, a *attempt) *problem {
-	dialer := a.reach.dialer(v.httpPort, v.tlsPort)
+func (v Validator) overHTTP(ctx context.Context, a *Attempt) *Failure {
+	dialer := a.Reach.dialer(v.httpPort, v.tlsPort)
 	transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader, ResponseHeaderTimeout: validationTime,
 		TLSHandshakeTimeout: connectTime, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}} //nolint:gosec // see above
 	defer transport.CloseIdleConnections()
@@ -137,7 +162,7 @@ func (v validator) overHTTP(ctx context.Context, a *attempt) *problem {
 	} else if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/.well-known/acme-challenge/"+a.token, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/.well-known/acme-challenge/"+a.Token, nil)
 	if err != nil {
 		return fails("malformed", "the name can't be part of a URL")
 	}
@@ -155,14 +180,14 @@ func (v validator) overHTTP(ctx context.Context, a *attempt) *problem {
 	if err != nil {
 		return connecting(err)
 	}
-	if subtle.ConstantTimeCompare([]byte(strings.TrimRight(string(body), " \t\r\n")), []byte(a.authorization)) != 1 {
+	if subtle.ConstantTimeCompare([]byte(strings.TrimRight(string(body), " \t\r\n")), []byte(a.Authorization)) != 1 {
 		return fails("incorrectResponse", "the server answers something else than the key authorization")
 	}
 	return nil
 }
 
 // connecting tells what kind of failure there was, and nothing of where.
-func connecting(err error) *problem {
+func connecting(err error) *Failure {
 	var ofName *net.DNSError
 	var timeout net.Error
 	switch {
@@ -179,10 +204,10 @@ func connecting(err error) *problem {
 }
 
 // overDNS is RFC 8555 section 8.4.
-func (v validator) overDNS(ctx context.Context, a *attempt) *problem {
-	sum := sha256.Sum256([]byte(a.authorization))
+func (v Validator) overDNS(ctx context.Context, a *Attempt) *Failure {
+	sum := sha256.Sum256([]byte(a.Authorization))
 	want := base64.RawURLEncoding.EncodeToString(sum[:])
-	texts, err := a.reach.names().LookupTXT(ctx, "_acme-challenge."+a.name+".")
+	texts, err := a.Reach.names().LookupTXT(ctx, "_acme-challenge."+a.Name+".")
 	if err != nil {
 		return fails("dns", "the TXT record can't be looked up")
 	}
@@ -195,12 +220,12 @@ func (v validator) overDNS(ctx context.Context, a *attempt) *problem {
 }
 
 // overTLS is RFC 8737.
-func (v validator) overTLS(ctx context.Context, a *attempt) *problem {
-	server := a.name
-	if a.address.IsValid() {
-		server = reverse(a.address)
+func (v Validator) overTLS(ctx context.Context, a *Attempt) *Failure {
+	server := a.Name
+	if a.Address.IsValid() {
+		server = reverse(a.Address)
 	}
-	dialer := &tls.Dialer{NetDialer: a.reach.dialer(v.tlsPort), Config: &tls.Config{ServerName: server, NextProtos: []string{acmeTLS}, MinVersion: tls.VersionTLS12,
+	dialer := &tls.Dialer{NetDialer: a.Reach.dialer(v.tlsPort), Config: &tls.Config{ServerName: server, NextProtos: []string{acmeTLS}, MinVersion: tls.VersionTLS12,
 		InsecureSkipVerify: true}} //nolint:gosec // the certificate is self-signed by design, and is looked at below
 	ctx, cancel := context.WithTimeout(ctx, 2*connectTime)
 	defer cancel()
@@ -220,19 +245,19 @@ func (v validator) overTLS(ctx context.Context, a *attempt) *problem {
 }
 
 // checkChallengeCertificate holds the certificate that a server shows against RFC 8737 section 3.
-func checkChallengeCertificate(cert *x509.Certificate, a *attempt) *problem {
+func checkChallengeCertificate(cert *x509.Certificate, a *Attempt) *Failure {
 	refused := fails("incorrectResponse", "the server's certificate is not one for this challenge")
-	if a.address.IsValid() {
-		if len(cert.IPAddresses) != 1 || len(cert.DNSNames) != 0 || !cert.IPAddresses[0].Equal(net.IP(a.address.AsSlice())) {
+	if a.Address.IsValid() {
+		if len(cert.IPAddresses) != 1 || len(cert.DNSNames) != 0 || !cert.IPAddresses[0].Equal(net.IP(a.Address.AsSlice())) {
 			return refused
 		}
-	} else if len(cert.DNSNames) != 1 || len(cert.IPAddresses) != 0 || !strings.EqualFold(cert.DNSNames[0], a.name) {
+	} else if len(cert.DNSNames) != 1 || len(cert.IPAddresses) != 0 || !strings.EqualFold(cert.DNSNames[0], a.Name) {
 		return refused
 	}
 	if len(cert.EmailAddresses)+len(cert.URIs) > 0 {
 		return refused
 	}
-	want := sha256.Sum256([]byte(a.authorization))
+	want := sha256.Sum256([]byte(a.Authorization))
 	for _, extension := range cert.Extensions {
 		var digest []byte
 		if !extension.Id.Equal(oidIdentifier()) {
