@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"conclave"
@@ -89,8 +90,7 @@ func signedList(view conclave.View, ref string, isDelta bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	of := issuer.Authority()
-	head, err := ledger(view, of)
+	head, err := ledger(view, issuer.Authority())
 	if err != nil {
 		return nil, err
 	}
@@ -105,32 +105,41 @@ func signedList(view conclave.View, ref string, isDelta bool) ([]byte, error) {
 	if list.Algorithm, err = authority.AlgorithmOf(issuer.Cert, issuer.Algorithm); err != nil {
 		return nil, err
 	}
-	if !config.Disable {
-		if list.Segments, err = segments(view, of, head, isDelta, edition); err != nil {
-			return nil, err
-		}
-	}
-	if urls, err := authority.URLsOf(view, issuer); err != nil {
+	urls, err := authority.URLsOf(view, issuer)
+	if err != nil {
 		return nil, err
-	} else if config.EnableDelta && !isDelta && len(urls.DeltaCRL) > 0 {
+	}
+	if config.EnableDelta && !isDelta && len(urls.DeltaCRL) > 0 {
 		extension, err := issuing.FreshestCRL(urls.DeltaCRL)
 		if err != nil {
 			return nil, err
 		}
 		list.Extra = append(list.Extra, extension)
 	}
-	return list.Sign(issuer.Cert, issuing.Steady(key.Signer))
+	// The ledger's head changes with each entry, so a list that was made of it is right as long as the head is.
+	of := fmt.Sprintf("%s %x %+v %v %v %d %v", issuer.ID, issuer.Cert.SubjectKeyId, edition, isDelta, config.Disable, list.Algorithm, list.Extra)
+	return head.Made(of+list.Expiry.String(), func() ([]byte, error) {
+		if !config.Disable {
+			if list.Segments, err = segments(view, issuer.Authority(), head, isDelta, edition); err != nil {
+				return nil, err
+			}
+		}
+		return list.Sign(issuer.Cert, issuing.Steady(key.Signer))
+	})
 }
 
 // segments are the ledger's entries; for a delta only the segments that can have some after its base.
-func segments(view conclave.View, of string, head *Head, isDelta bool, edition Edition) ([]Segment, error) {
-	var list []Segment
+func segments(view conclave.View, of string, head *Head, isDelta bool, edition Edition) ([]*Segment, error) {
+	var list []*Segment
 	for n := head.Next; n > head.First; n-- {
 		segment, err := loadSegment(view, of, n-1)
 		if err != nil {
 			return nil, err
 		}
-		if isDelta && len(segment) > 0 && segment[len(segment)-1].At <= edition.Base {
+		if segment == nil {
+			continue
+		}
+		if isDelta && segment.Entries[len(segment.Entries)-1].At <= edition.Base {
 			break
 		}
 		list = append(list, segment)

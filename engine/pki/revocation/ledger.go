@@ -9,6 +9,8 @@ package revocation
 import (
 	"encoding/binary"
 	"encoding/json"
+	"slices"
+	"sync"
 	"time"
 
 	"conclave"
@@ -38,11 +40,47 @@ type Head struct {
 	First   uint64 `json:"first"`   // the oldest segment
 	Next    uint64 `json:"next"`    // the segment after the newest
 	Count   int    `json:"count"`   // entries
+
+	made *editions // lists that were made of this version of the ledger
+}
+
+// maxEditions bounds the lists that are kept of one version of a ledger.
+const maxEditions = 8
+
+// editions are lists in DER, by what they were made of besides the ledger.
+type editions struct {
+	mu   sync.Mutex // guards list
+	list map[string][]byte
+}
+
+// Made returns the list that was made of the ledger and something else, which key names in full, or makes it. The result
+// is shared.
+func (h *Head) Made(key string, make func() ([]byte, error)) ([]byte, error) {
+	if h.made == nil {
+		return make()
+	}
+	h.made.mu.Lock()
+	der, found := h.made.list[key]
+	h.made.mu.Unlock()
+	if found {
+		return der, nil
+	}
+	der, err := make()
+	if err != nil {
+		return nil, err
+	}
+	h.made.mu.Lock()
+	defer h.made.mu.Unlock()
+	if len(h.made.list) >= maxEditions || h.made.list == nil {
+		h.made.list = map[string][]byte{}
+	}
+	h.made.list[key] = der
+	return der, nil
 }
 
 // DecodeHead reads a stored head.
 func DecodeHead(value []byte) (*Head, error) {
-	head := &Head{}
+	head := &Head{made: &editions{}}
 	if err := json.Unmarshal(value, head); err != nil || head.First > head.Next {
 		return nil, errFormat
 	}
@@ -57,15 +95,55 @@ func (h *Head) Touch(now time.Time, config *Config) int64 {
 // Segment is some entries of a ledger.
 //
 //	0x01 | entries, each: length of the serial | serial | at (varint) | expires (varint) | reason
-type Segment []Entry
+type Segment struct {
+	Entries []Entry
+
+	der []byte // of all entries, as lists have them
+}
 
 const tagSegment = 0x01
 
+// With is the segment with one more entry, nil being one without any.
+func (s *Segment) With(e Entry) *Segment {
+	if s == nil {
+		return newSegment([]Entry{e})
+	}
+	return newSegment(append(slices.Clone(s.Entries), e))
+}
+
+func newSegment(entries []Entry) *Segment {
+	s := &Segment{Entries: entries}
+	for _, e := range entries {
+		s.der = e.appendDER(s.der)
+	}
+	return s
+}
+
+// appendDER appends an entry of a revocation list (RFC 5280, 5.1.2.6). Its parts are short: one byte holds each length.
+func (e *Entry) appendDER(b []byte) []byte {
+	number := e.Serial
+	if number[0] >= 0x80 {
+		number = append([]byte{0}, number...)
+	}
+	at := time.Unix(0, e.At).UTC()
+	tag, text := byte(0x17), at.AppendFormat(nil, "060102150405Z")
+	if at.Year() < 1950 || at.Year() > 2049 {
+		tag, text = 0x18, at.AppendFormat(nil, "20060102150405Z")
+	}
+	reason := []byte(nil)
+	if e.Reason != 0 { // SEQUENCE { SEQUENCE { OID reasonCode, OCTET STRING { ENUMERATED } } }
+		reason = []byte{0x30, 0x0c, 0x30, 0x0a, 0x06, 0x03, 0x55, 0x1d, 0x15, 0x04, 0x03, 0x0a, 0x01, byte(e.Reason)}
+	}
+	b = append(b, 0x30, byte(2+len(number)+2+len(text)+len(reason)), 0x02, byte(len(number)))
+	b = append(append(append(b, number...), tag, byte(len(text))), text...)
+	return append(b, reason...)
+}
+
 // Encode is the stored form.
-func (s Segment) Encode() []byte {
-	b := make([]byte, 0, 1+len(s)*44)
+func (s *Segment) Encode() []byte {
+	b := make([]byte, 0, 1+len(s.Entries)*44)
 	b = append(b, tagSegment)
-	for _, e := range s {
+	for _, e := range s.Entries {
 		b = append(append(b, byte(len(e.Serial))), e.Serial...)
 		b = binary.AppendVarint(b, e.At)
 		b = binary.AppendVarint(b, e.Expires)
@@ -74,16 +152,19 @@ func (s Segment) Encode() []byte {
 	return b
 }
 
+// maxReason is the last reason there is (RFC 5280, 5.3.1).
+const maxReason = 10
+
 // DecodeSegment reads the stored form.
-func DecodeSegment(b []byte) (Segment, error) {
+func DecodeSegment(b []byte) (*Segment, error) {
 	if len(b) == 0 || b[0] != tagSegment {
 		return nil, errFormat
 	}
-	var s Segment
+	var entries []Entry
 	for b = b[1:]; len(b) > 0; {
 		var e Entry
 		n := int(b[0])
-		if n == 0 || n > maxSerial || len(b) < 1+n {
+		if n == 0 || n > maxSerial || len(b) < 1+n || b[1] == 0 {
 			return nil, errFormat
 		}
 		e.Serial, b = b[1:1+n:1+n], b[1+n:]
@@ -92,11 +173,11 @@ func DecodeSegment(b []byte) (Segment, error) {
 			return nil, errFormat
 		}
 		b = b[size:]
-		if e.Expires, size = binary.Varint(b); size <= 0 || len(b) <= size {
+		if e.Expires, size = binary.Varint(b); size <= 0 || len(b) <= size || b[size] > maxReason {
 			return nil, errFormat
 		}
 		e.Reason, b = int(b[size]), b[size+1:]
-		s = append(s, e)
+		entries = append(entries, e)
 	}
-	return s, nil
+	return newSegment(entries), nil
 }

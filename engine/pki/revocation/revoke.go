@@ -196,12 +196,8 @@ func segmentPath(of string, n uint64) string {
 	return "ledger/" + of + "/" + strconv.FormatUint(n, 10)
 }
 
-func loadSegment(view conclave.View, of string, n uint64) (Segment, error) {
-	loaded, err := view.Load(segmentPath(of, n), func(value []byte) (any, error) { return DecodeSegment(value) })
-	if err != nil || loaded == nil {
-		return nil, err
-	}
-	return loaded.(Segment), nil
+func loadSegment(view conclave.View, of string, n uint64) (*Segment, error) {
+	return stored.Load(view, segmentPath(of, n), DecodeSegment)
 }
 
 // revoke writes a certificate into its authority's ledger, and keeps it. One that is revoked already stays as it is.
@@ -246,19 +242,18 @@ func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*Record, error) 
 
 // appendEntry adds to the newest segment, or begins another.
 func appendEntry(tx conclave.Tx, of string, head *Head, entry Entry) error {
-	var segment Segment
+	var segment *Segment
 	if head.Next > head.First {
 		var err error
 		if segment, err = loadSegment(tx, of, head.Next-1); err != nil {
 			return err
 		}
 	}
-	if head.Next == head.First || len(segment) >= SegmentSize {
+	if head.Next == head.First || segment != nil && len(segment.Entries) >= SegmentSize {
 		segment = nil
 		head.Next++
 	}
-	grown := append(slices.Clone(segment), entry)
-	return tx.Put(segmentPath(of, head.Next-1), grown.Encode())
+	return tx.Put(segmentPath(of, head.Next-1), segment.With(entry).Encode())
 }
 
 func revokeIssuer(_ context.Context, tx conclave.Tx, in *authority.Param) (*authority.Shown, error) {

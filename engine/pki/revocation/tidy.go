@@ -54,24 +54,24 @@ func Tidy(tx conclave.Tx, of, from string, before time.Time) (removed int, next 
 
 func tidySegment(tx conclave.Tx, of string, n uint64, before time.Time) (removed int, err error) {
 	segment, err := loadSegment(tx, of, n)
-	if err != nil {
+	if err != nil || segment == nil {
 		return 0, err
 	}
-	kept := slices.DeleteFunc(slices.Clone(segment), func(e Entry) bool { return e.Expires < before.Unix() })
-	if removed = len(segment) - len(kept); removed == 0 {
+	kept := slices.DeleteFunc(slices.Clone(segment.Entries), func(e Entry) bool { return e.Expires < before.Unix() })
+	if removed = len(segment.Entries) - len(kept); removed == 0 {
 		return 0, nil
 	}
 	if len(kept) == 0 {
 		return removed, tx.Delete(segmentPath(of, n))
 	}
-	return removed, tx.Put(segmentPath(of, n), kept.Encode())
+	return removed, tx.Put(segmentPath(of, n), newSegment(kept).Encode())
 }
 
 // skipEmpty moves the beginning of a ledger past segments without entries.
 func skipEmpty(tx conclave.Tx, of string, head *Head) error {
 	for head.First < head.Next {
 		segment, err := loadSegment(tx, of, head.First)
-		if err != nil || len(segment) > 0 {
+		if err != nil || segment != nil {
 			return err
 		}
 		head.First++
