@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,7 +106,15 @@ func (r *Recorder) entry(tx *store.Tx, run *run, resp *conclave.Response, failur
 	if call.route != nil {
 		entry.Clear = call.route.ClearRequest
 	}
-	if resp != nil && failure == nil {
+	if failed, ok := errors.AsType[*conclave.Error](failure); ok && failed.Data != nil {
+		resp = &conclave.Response{Data: failed.Data} // a refusal can carry data too
+		if err := marshalData(resp); err != nil {
+			return nil, err
+		}
+	} else if failure != nil {
+		resp = nil
+	}
+	if resp != nil {
 		entry.Answer = answerOf(resp, call.route)
 	}
 	return entry, nil

@@ -38,3 +38,19 @@ func TestLargeRequestIsRecorded(t *testing.T) {
 		t.Errorf("the record says %v of the data, want its hash", list[0].Request.Data)
 	}
 }
+
+// A refusal that carries data gives it away like any answer: the record has it.
+func TestDataOfARefusalIsRecorded(t *testing.T) {
+	route := conclave.ReadRoute(conclave.Read, "probe", "Is gone.", func(context.Context, conclave.View, *conclave.None) (*conclave.None, error) {
+		return nil, &conclave.Error{Kind: conclave.NotFound, Data: map[string]any{"version": 7}}
+	})
+	b := newBench(t, route)
+	_, err := b.pipeline.Handle(t.Context(), &conclave.Request{ID: "gone", Operation: conclave.Read, Path: "sys/probe", Token: b.root})
+	if !conclave.Is(err, conclave.NotFound) {
+		t.Fatal(err)
+	}
+	list := b.records(b.store)
+	if len(list) != 1 || !strings.Contains(list[0].Response, `"version":"hmac-sha256:`) {
+		t.Errorf("records = %+v, want one with the hash of the version", list)
+	}
+}
