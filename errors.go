@@ -79,6 +79,12 @@ func Is(err error, kind Kind) bool {
 	return ok && e.Kind == kind
 }
 
+// Damaged reports whether err tells of something stored that can't be read: it isn't for the caller to change, and doesn't
+// pass by itself.
+func Damaged(err error) bool {
+	return err != nil && KindOf(err) == Internal && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+}
+
 // Reason is what may be told and stored about a failure of an engine's outside work. Messages of Errors are made for clients;
 // those of others may hold secrets, and only their type is told.
 func Reason(err error) string {

@@ -6,6 +6,7 @@
 //	lease/ending/<key>                            the record of a lease that is over, and to be ended outside, JSON
 //	lease/due/<mount>/<hour>/<slot>/<key>         a mark: the next attempt to end it is due when that slot is over
 //	lease/abandoned/<key>                         the record of a lease that a person gave up, JSON
+//	lease/damaged/<key>                           a note that the record of a lease can't be read, JSON
 //	lease/jobs                                    what is being revoked by prefix, JSON
 //	lease/mount/<mount>, lease/count/<mount>      a mark, and a cell: the mount's leases that run or are ending
 //

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -100,6 +101,12 @@ func Expire(tx conclave.Tx, due Due, owners Owners) error {
 			continue
 		}
 		r, err := load(tx, string(id))
+		if errors.Is(err, errDamaged) {
+			if err := errors.Join(tx.Delete(e.Dir+e.Key), setAside(tx, e.Key, string(id), idDir+string(id), err)); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -138,9 +145,13 @@ func (r *Record) reindex(tx conclave.Tx, ownerEnds int64) error {
 	return storeAt(tx, idDir+same.ID, &same)
 }
 
-// EndOf queues a lease because the token that it belonged to has ended. One that is over already is passed over.
+// EndOf queues a lease because the token that it belonged to has ended. One that is over already is passed over; one whose
+// record can't be read is looked at when its time comes.
 func EndOf(tx conclave.Tx, id string) error {
 	r, err := load(tx, id)
+	if errors.Is(err, errDamaged) {
+		return setAside(tx, keyOf(id), id, idDir+id, err)
+	}
 	if err != nil || r == nil {
 		return err
 	}
@@ -156,23 +167,25 @@ func Waiting(view conclave.View) ([]string, error) {
 	return names, err
 }
 
-// NextOf returns at most limit leases of a mount whose next attempt is due.
-func NextOf(view conclave.View, mount string, limit int) ([]*Record, error) {
-	due, err := dueIndex(mount).Due(view, min(max(limit, 1), MaxStep))
+// NextOf returns at most limit leases of a mount whose next attempt is due, and the entries of those whose records can't be
+// read, for [SetEndingAside].
+func NextOf(view conclave.View, mount string, limit int) (records []*Record, damaged Due, err error) {
+	due, err := FindDueOf(view, mount, limit)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var records []*Record
 	for _, e := range due {
 		r, err := loadAt(view, endingDir+e.Key)
-		if err != nil {
-			return nil, err
-		}
-		if r != nil {
+		switch {
+		case errors.Is(err, errDamaged) || err == nil && (r == nil || r.Ending == nil):
+			damaged = append(damaged, e)
+		case err != nil:
+			return nil, nil, err
+		default:
 			records = append(records, r)
 		}
 	}
-	return records, nil
+	return records, damaged, nil
 }
 
 // FindEnding returns a lease that is to be ended, by its key; nil if there is none.

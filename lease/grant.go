@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"encoding/json"
 	"time"
 
 	"conclave"
@@ -47,7 +48,11 @@ func (g *Grant) store(tx conclave.Tx, intent bool) (*Record, error) {
 	if err := expiryIndex.Put(tx, r.Look, key, r.ID); err != nil {
 		return nil, err
 	}
-	return r, storeAt(tx, idDir+r.ID, r)
+	value, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	return r, tx.PutNew(idDir+r.ID, value)
 }
 
 // last sets how long a new lease lives, and when it must be looked at.

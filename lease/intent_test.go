@@ -98,7 +98,7 @@ func TestWithdrawnIntentIsQueued(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	queued, err := NextOf(d, d.mount.UUID, 10)
+	queued, _, err := NextOf(d, d.mount.UUID, 10)
 	if err != nil || len(queued) != 1 || queued[0].ID != r.ID {
 		t.Errorf("due are %v, %v", queued, err)
 	}

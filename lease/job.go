@@ -2,6 +2,7 @@ package lease
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
@@ -139,6 +140,10 @@ func Step(tx conclave.Tx, id string, limit int) (keys []string, done bool, err e
 	for _, name := range found {
 		next.Cursor = name
 		r, err := load(tx, job.Prefix+name)
+		if errors.Is(err, errDamaged) {
+			id := job.Prefix + name
+			r, err = nil, setAside(tx, keyOf(id), id, idDir+id, err)
+		}
 		if err != nil {
 			return nil, false, err
 		}

@@ -203,7 +203,7 @@ func TestAttemptsWaitLongerAndLonger(t *testing.T) {
 	}
 	var last time.Duration
 	for i := range 12 {
-		found, err := NextOf(d, d.mount.UUID, 10)
+		found, _, err := NextOf(d, d.mount.UUID, 10)
 		if err != nil || len(found) != 1 {
 			t.Fatalf("attempt %d: %d are due, %v", i, len(found), err)
 		}
@@ -212,7 +212,7 @@ func TestAttemptsWaitLongerAndLonger(t *testing.T) {
 		}
 		began := d.Now()
 		for {
-			if found, err := NextOf(d, d.mount.UUID, 10); err != nil || len(found) == 1 {
+			if found, _, err := NextOf(d, d.mount.UUID, 10); err != nil || len(found) == 1 {
 				break
 			}
 			d.Advance(timeline.SlotTime)

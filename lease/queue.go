@@ -11,7 +11,7 @@ import (
 func (s *Setup) queueRoutes() []conclave.Route {
 	return []conclave.Route{
 		conclave.WriteRoute(conclave.Update, "leases/tidy", "Kept for clients. A lease and its entries are written and removed together: there is nothing to tidy.", s.tidy).With(conclave.Sudo),
-		conclave.ReadRoute(conclave.Read, "leases/count", "Count leases: those outstanding, by mount, or with type=irrevocable those abandoned.", s.count),
+		conclave.ReadRoute(conclave.Read, "leases/count", "Count leases: those outstanding, by mount, or with type=irrevocable those abandoned, up to 10,000.", s.count),
 		conclave.ReadRoute(conclave.Read, "leases", "List the leases that were abandoned (type=irrevocable).", s.irrevocable).With(conclave.Sudo),
 		conclave.ReadRoute(conclave.List, "leases/queue", "List the leases that are over and not ended outside yet, by their keys.", s.queued).With(conclave.Sudo),
 		conclave.ReadRoute(conclave.Read, "leases/queue/{key}", "Read how far the end of a lease is.", s.readQueued).With(conclave.Sudo),
@@ -38,7 +38,7 @@ type countOutput struct {
 func (s *Setup) count(_ context.Context, view conclave.View, in *typeInput) (*countOutput, error) {
 	out := &countOutput{Counts: map[string]int64{}}
 	if in.Type == "irrevocable" {
-		found, err := abandoned(view, 0)
+		found, err := abandoned(view, maxPage)
 		for _, r := range found {
 			out.Count++
 			out.Counts[r.MountPath]++
@@ -84,9 +84,9 @@ func describe(r *Record, waits bool) *queuedOutput {
 	return out
 }
 
-// abandoned returns at most limit leases that were given up; 0 is all.
+// abandoned returns at most limit leases that were given up.
 func abandoned(view conclave.View, limit int) ([]*Record, error) {
-	keys, err := view.List(abandonedDir, "", limit)
+	keys, err := conclave.Some(view, abandonedDir, "", limit)
 	if err != nil {
 		return nil, err
 	}
@@ -127,13 +127,12 @@ func (s *Setup) irrevocable(_ context.Context, view conclave.View, in *typeInput
 }
 
 type pageInput struct {
-	After string `json:"after" doc:"List the keys after this one."`
-	Limit int    `json:"limit" doc:"List at most this many; 0 means all."`
+	After string `json:"after" doc:"Go on after this key, the last one that was listed."`
+	Limit int    `json:"limit" doc:"List at most this many; 0 means 10,000, which is the most."`
 }
 
-func (s *Setup) queued(_ context.Context, view conclave.View, in *pageInput) (*conclave.Keys, error) {
-	keys, err := view.List(endingDir, in.After, in.Limit)
-	return &conclave.Keys{Keys: keys}, err
+func (s *Setup) queued(_ context.Context, view conclave.View, in *pageInput) (*conclave.Response, error) {
+	return page(view, endingDir, in.After, in.Limit)
 }
 
 type keyInput struct {

@@ -26,6 +26,7 @@ const (
 	endingDir    = "lease/ending/"
 	dueDir       = "lease/due/"
 	abandonedDir = "lease/abandoned/"
+	damagedDir   = "lease/damaged/"
 	mountDir     = "lease/mount/"
 	countDir     = "lease/count/"
 )
@@ -96,7 +97,7 @@ func (r *Record) Granted() *conclave.GrantedLease {
 func decode(value []byte) (any, error) {
 	r := &Record{}
 	if err := json.Unmarshal(value, r); err != nil || r.ID == "" || r.MountUUID == "" || r.Issued == 0 || r.Expires == 0 {
-		return nil, conclave.Errorf(conclave.Internal, "the stored record of a lease is damaged")
+		return nil, errDamaged
 	}
 	return r, nil
 }

@@ -2,6 +2,8 @@ package lease
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,16 +42,17 @@ func Routes(setup Setup) []conclave.Route {
 	revoke.Finish, revokeAt.Finish = s.finishRevoke, s.finishRevoke
 	prefix := conclave.WriteRoute(conclave.Update, "leases/revoke-prefix/{prefix...}", "End all leases below a path. They are over when this is answered; "+
 		"with sync their engines have ended them outside by then, too.", s.revokePrefix).With(conclave.Sudo)
-	force := conclave.WriteRoute(conclave.Update, "leases/revoke-force/{prefix...}", "End all leases below a path, and abandon those that their engine can't end "+
-		"at the next attempt. What was abandoned may live on outside, and stays listed.", s.revokeForce).With(conclave.Sudo)
-	prefix.Finish, force.Finish = s.finishPrefix, s.finishPrefix
+	force := conclave.WriteRoute(conclave.Update, "leases/revoke-force/{prefix...}", "End all leases below a path with one attempt each, and abandon those that "+
+		"fail.\n\nThe answer comes when they were tried. After a few failures the rest is tried afterwards. What was abandoned may live on outside, and stays listed.",
+		s.revokeForce).With(conclave.Sudo)
+	prefix.Finish, force.Finish = s.finishPrefix, s.finishForce
 	return append([]conclave.Route{
 		conclave.ReadRoute(conclave.Update, "leases/lookup", "Look up a lease.", s.lookup),
-		conclave.ReadRoute(conclave.List, "leases/lookup/{prefix...}", "List the leases below a path.", s.list).With(conclave.Sudo),
+		conclave.ReadRoute(conclave.List, "leases/lookup/{prefix...}", "List the leases below a path, at most 10,000 at once. A warning tells how to go on.", s.list).With(conclave.Sudo),
 		conclave.WriteRoute(conclave.Update, "leases/renew", renewDoc, s.renew),
 		conclave.WriteRoute(conclave.Update, "leases/renew/{id...}", renewDoc, s.renewAt),
 		revoke, revokeAt, prefix, force,
-	}, s.queueRoutes()...)
+	}, slices.Concat(s.queueRoutes(), s.damageRoutes())...)
 }
 
 type idInput struct {
@@ -101,21 +104,49 @@ func spell(nanos int64) string { return time.Unix(0, nanos).UTC().Format(time.RF
 
 type listInput struct {
 	Prefix string `path:"prefix" doc:"A path that leases were given for, or one above."`
-	After  string `json:"after" doc:"List the names after this one."`
-	Limit  int    `json:"limit" doc:"List at most this many; 0 means all."`
+	After  string `json:"after" doc:"Go on after this name, the last one that was listed."`
+	Limit  int    `json:"limit" doc:"List at most this many; 0 means 10,000, which is the most."`
 }
 
 // list shows what runs as far as its record tells, and what is only over since its time came.
-func (s *Setup) list(_ context.Context, view conclave.View, in *listInput) (*conclave.Keys, error) {
+func (s *Setup) list(_ context.Context, view conclave.View, in *listInput) (*conclave.Response, error) {
 	dir := idDir
 	if prefix := strings.Trim(in.Prefix, "/"); prefix != "" {
 		if !validPrefix(prefix) {
-			return &conclave.Keys{}, nil
+			return nil, &conclave.Error{Kind: conclave.NotFound}
 		}
 		dir += prefix + "/"
 	}
-	keys, err := view.List(dir, in.After, in.Limit)
-	return &conclave.Keys{Keys: keys}, err
+	return page(view, dir, in.After, in.Limit)
+}
+
+// maxPage is how many names one listing has.
+const maxPage = 10_000
+
+// page lists names directly under dir, in order if they are all, otherwise as they are stored: the last one is where to go on.
+func page(view conclave.View, dir, after string, limit int) (*conclave.Response, error) {
+	if limit <= 0 || limit > maxPage {
+		limit = maxPage
+	}
+	if len(after) >= conclave.MaxName || strings.Contains(strings.TrimSuffix(after, "/"), "/") {
+		return nil, conclave.Errorf(conclave.Invalid, "'after' is no name of a listing")
+	}
+	keys, err := conclave.Some(view, dir, after, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	resp := &conclave.Response{}
+	switch {
+	case len(keys) == 0:
+		return nil, &conclave.Error{Kind: conclave.NotFound}
+	case len(keys) > limit:
+		keys = keys[:limit]
+		resp.Warnings = []string{fmt.Sprintf("There are more: go on with after=%s. They are in no order.", keys[limit-1])}
+	case after == "":
+		slices.Sort(keys)
+	}
+	resp.Data = &conclave.Keys{Keys: keys}
+	return resp, nil
 }
 
 type renewInput struct {
@@ -285,7 +316,7 @@ func (s *Setup) revokeForce(_ context.Context, tx conclave.Tx, in *prefixInput) 
 	if len(reason) > maxError {
 		return nil, conclave.Errorf(conclave.Invalid, "a reason has at most %d bytes", maxError)
 	}
-	return nil, s.start(tx, in, Job{Force: true, Reason: reason, By: callerName(tx)})
+	return nil, s.start(tx, in, Job{Force: true, Sync: true, Reason: reason, By: callerName(tx)})
 }
 
 // start makes all leases below a prefix be over. A prefix that is a lease's own id means that lease.
@@ -325,15 +356,47 @@ func callerName(view conclave.View) string {
 
 func (s *Setup) finishPrefix(ctx context.Context, req *conclave.Request, in any) (*conclave.Response, error) {
 	input, ok := in.(*prefixInput)
-	if !ok || !input.Sync || strings.HasPrefix(req.Path, "sys/leases/revoke-force/") {
+	if !ok || !input.Sync {
 		return nil, nil
 	}
-	if prefix := strings.Trim(input.Prefix, "/"); validID(prefix) {
-		return s.endNow(ctx, req, []string{keyOf(prefix)})
-	}
-	keys, err := s.Ender.Work(ctx, conclave.Namespace{Path: req.Namespace}, req.ID)
+	keys, err := s.queueBelow(ctx, req, input)
 	if err != nil {
 		return nil, err
 	}
 	return s.endNow(ctx, req, keys)
+}
+
+// queueBelow does the job that a request has started, and returns the keys of its leases.
+func (s *Setup) queueBelow(ctx context.Context, req *conclave.Request, in *prefixInput) ([]string, error) {
+	if prefix := strings.Trim(in.Prefix, "/"); validID(prefix) {
+		return []string{keyOf(prefix)}, nil
+	}
+	return s.Ender.Work(ctx, conclave.Namespace{Path: req.Namespace}, req.ID)
+}
+
+type forceOutput struct {
+	Count int `json:"lease_count" doc:"Leases that were below."`
+	Ended int `json:"ended" doc:"Those that their engine has ended."`
+}
+
+// finishForce tries once, as Vault does before it answers.
+func (s *Setup) finishForce(ctx context.Context, req *conclave.Request, in any) (*conclave.Response, error) {
+	input, ok := in.(*prefixInput)
+	if !ok {
+		return nil, nil
+	}
+	keys, err := s.queueBelow(ctx, req, input)
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	failed, why, err := s.Ender.EndNow(ctx, conclave.Namespace{Path: req.Namespace}, keys)
+	if err != nil {
+		return nil, err
+	}
+	resp := &conclave.Response{Data: &forceOutput{Count: len(keys), Ended: len(keys) - failed}}
+	if failed > 0 {
+		resp.Warnings = []string{fmt.Sprintf("%d leases were not ended (%s): they are abandoned, or will be after one more attempt. "+
+			"What they stand for may live on: see sys/leases?type=irrevocable and sys/leases/queue.", failed, why)}
+	}
+	return resp, nil
 }

@@ -127,7 +127,30 @@ func (r *Reaper) queueDue(ctx context.Context, path string) error {
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		if err := r.Store.Change(ctx, path, func(_ *store.Tx, system conclave.System) error { return lease.Expire(system, due, r.owners) }); err != nil {
+		if err := r.expire(ctx, path, due); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expire queues leases, one by one if they can't be queued together: one that can't be read, or whose token can't be, holds up
+// no other.
+func (r *Reaper) expire(ctx context.Context, path string, due lease.Due) error {
+	queue := func(some lease.Due) error {
+		return r.Store.Change(ctx, path, func(_ *store.Tx, system conclave.System) error { return lease.Expire(system, some, r.owners) })
+	}
+	err := queue(due)
+	if !conclave.Damaged(err) {
+		return err
+	}
+	for i := range due {
+		err := queue(due.One(i))
+		if conclave.Damaged(err) {
+			r.Logger.Error("a lease can't be read and is set aside: see sys/leases/damaged", "namespace", path, "error", err)
+			err = r.Store.Change(ctx, path, func(_ *store.Tx, system conclave.System) error { return lease.SetAside(system, due.One(i), err) })
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -157,25 +180,35 @@ func (r *Reaper) endSpent(ctx context.Context, path string) error {
 
 // queueLeft queues the leases of tokens of the namespace that have ended. They may be those of namespaces below.
 func (r *Reaper) queueLeft(ctx context.Context, path string) error {
-	for range stepsInTurn {
+	for batch, step := stepBatch, 0; step < stepsInTurn; step++ {
 		more := false
+		var last token.Holding
 		err := r.Store.Change(ctx, path, func(tx *store.Tx, system conclave.System) error {
-			left, err := token.Left(system, stepBatch)
+			left, err := token.Left(system, batch)
 			if err != nil {
 				return err
 			}
 			more = len(left) > 0
-			for _, h := range left {
-				if err := endHeld(tx, h); err != nil {
+			for _, last = range left {
+				if err := endHeld(tx, last); err != nil {
 					return err
 				}
-				if err := token.Drop(system, h.Name, h.Key); err != nil {
+				if err := token.Drop(system, last.Name, last.Key); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
-		if err != nil || !more {
+		switch {
+		case conclave.Damaged(err) && batch > 1:
+			batch = 1
+		case conclave.Damaged(err): // it is looked at when its own time comes
+			r.Logger.Error("a lease of a token that has ended can't be read", "namespace", path, "error", err)
+			err = r.Store.Change(ctx, path, func(_ *store.Tx, system conclave.System) error { return token.Drop(system, last.Name, last.Key) })
+			if err != nil {
+				return err
+			}
+		case err != nil || !more:
 			return err
 		}
 	}

@@ -211,7 +211,7 @@ func TestMassExpiryIsQueuedInSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := w.Store.Look("", func(system conclave.Tx) error {
-		due, err := lease.NextOf(system, rooms.UUID, lease.MaxStep)
+		due, _, err := lease.NextOf(system, rooms.UUID, lease.MaxStep)
 		if len(due) != n {
 			t.Errorf("%d leases wait to be ended, want %d", len(due), n)
 		}

@@ -81,11 +81,7 @@ func (r *Reaper) giveBack(at place, ok, tried bool) {
 // slices ends leases of a mount until none is due, or all attempts of a slice failed.
 func (r *Reaper) slices(ctx context.Context, at place) (ok, tried bool) {
 	for range stepsInTurn {
-		var records []*lease.Record
-		err := r.Store.Look(at.namespace, func(system conclave.Tx) (err error) {
-			records, err = lease.NextOf(system, at.mount, sliceBatch)
-			return err
-		})
+		records, err := r.next(ctx, at)
 		if err != nil || len(records) == 0 || ctx.Err() != nil {
 			return err == nil, tried
 		}
@@ -97,6 +93,36 @@ func (r *Reaper) slices(ctx context.Context, at place) (ok, tried bool) {
 	}
 	return true, tried
 }
+
+// next finds leases of a mount to be ended. Those that can't be read are set aside.
+func (r *Reaper) next(ctx context.Context, at place) (records []*lease.Record, err error) {
+	var damaged lease.Due
+	find := func(limit int) error {
+		return r.Store.Look(at.namespace, func(system conclave.Tx) (err error) {
+			records, damaged, err = lease.NextOf(system, at.mount, limit)
+			return err
+		})
+	}
+	var why error = errUnreadable
+	if err = find(sliceBatch); conclave.Damaged(err) {
+		if err = find(1); conclave.Damaged(err) { // the first can't be opened at all
+			why = err
+			err = r.Store.Look(at.namespace, func(system conclave.Tx) (err error) {
+				damaged, err = lease.FindDueOf(system, at.mount, 1)
+				return err
+			})
+		}
+	}
+	if err != nil || len(damaged) == 0 {
+		return records, err
+	}
+	r.Logger.Error("leases that are over can't be read and are set aside: see sys/leases/damaged", "namespace", at.namespace, "count", len(damaged))
+	return records, r.Store.Change(ctx, at.namespace, func(_ *store.Tx, system conclave.System) error {
+		return lease.SetEndingAside(system, damaged, why)
+	})
+}
+
+var errUnreadable = conclave.Errorf(conclave.Internal, "the stored record of a lease is damaged")
 
 // EndNow tries once to end leases that are over.
 func (r *Reaper) EndNow(ctx context.Context, at conclave.Namespace, keys []string) (failed int, why string, err error) {

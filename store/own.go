@@ -40,7 +40,7 @@ func (s *Store) Change(ctx context.Context, path string, work func(tx *Tx, syste
 			return err
 		}
 	}
-	return errors.New("other changes kept coming in between")
+	return conclave.Errorf(conclave.Unavailable, "other changes kept coming in between")
 }
 
 func (s *Store) changeOnce(ctx context.Context, path string, work func(tx *Tx, system conclave.System) error) error {

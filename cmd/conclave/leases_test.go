@@ -191,11 +191,12 @@ func TestForceAbandonsWhatCantBeEnded(t *testing.T) {
 	l := openLodge(t, true)
 	l.outside.Fail(conclave.Errorf(conclave.Unavailable, "the inn is closed"))
 	l.creds(t, l.root, "rooms/creds/app", nil)
-	l.must(conclave.Update, "sys/leases/revoke-force/rooms", map[string]any{"reason": "moved"})
-	waitFor(t, "the lease to be abandoned", func() bool {
-		out := l.must(conclave.Read, "sys/leases", map[string]any{"type": "irrevocable"})
-		return out["lease_count"] == 1.0
-	})
+	if out := l.must(conclave.Update, "sys/leases/revoke-force/rooms", map[string]any{"reason": "moved"}); out["lease_count"] != 1.0 || out["ended"] != 0.0 {
+		t.Errorf("answered %v", out)
+	}
+	if out := l.must(conclave.Read, "sys/leases", map[string]any{"type": "irrevocable"}); out["lease_count"] != 1.0 {
+		t.Errorf("abandoned when it was answered: %v", out)
+	}
 	if _, err := l.do(l.root, conclave.Delete, "sys/mounts/rooms", nil); err != nil {
 		t.Errorf("the mount can't go: %v", err)
 	}
