@@ -16,6 +16,7 @@
 //	revoked/HH/SERIAL       that it is revoked
 //	ledger/AUTHORITY/head   what an authority has revoked: package revocation
 //	ledger/AUTHORITY/N
+//	acme/…                  package acme
 package pki
 
 import (
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/engine/pki/acme"
 	"conclave/engine/pki/authority"
 	"conclave/engine/pki/revocation"
 	"conclave/engine/pki/tidying"
@@ -53,7 +55,7 @@ func (Engine) Kind() string { return kind }
 
 // Routes are those of authorities, roles, certificates and revocation.
 func (Engine) Routes() []conclave.Route {
-	return slices.Concat(authority.Routes(), roleRoutes(), issueRoutes(), certRoutes(), revocation.Routes(), tidying.Routes())
+	return slices.Concat(authority.Routes(), roleRoutes(), issueRoutes(), certRoutes(), revocation.Routes(), tidying.Routes(), acmeService().Routes())
 }
 
 // RenewLease refuses: a certificate ends when it says.
@@ -72,13 +74,20 @@ func (Engine) ForgetLease(tx conclave.Tx, lease *conclave.GrantedLease) error {
 	return revocation.ForgetLease(tx, lease)
 }
 
-// BeginWork does a step of tidying; more of it is due at once, if there is more.
-func (Engine) BeginWork(_ context.Context, tx conclave.Tx, name string) (any, error) {
+// BeginWork does a step of tidying, and more of it is due at once, if there is more; or it begins with what ACME has to do.
+func (Engine) BeginWork(ctx context.Context, tx conclave.Tx, name string) (any, error) {
+	if acme.IsWork(name) {
+		return acmeService().BeginWork(ctx, tx, name)
+	}
 	return nil, tidying.Work(tx, name)
 }
 
-// Work has nothing to do outside of the vault.
-func (Engine) Work(context.Context, string, any) (any, error) { return nil, nil }
+// Work asks servers for ACME; tidying has nothing to do outside of the vault.
+func (Engine) Work(ctx context.Context, name string, begun any) (any, error) {
+	return acmeService().Work(ctx, name, begun)
+}
 
-// FinishWork has nothing to record.
-func (Engine) FinishWork(context.Context, conclave.Tx, string, any, any, error) error { return nil }
+// FinishWork records what came of it.
+func (Engine) FinishWork(ctx context.Context, tx conclave.Tx, name string, begun, done any, failure error) error {
+	return acmeService().FinishWork(ctx, tx, name, begun, done, failure)
+}

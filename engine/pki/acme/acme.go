@@ -32,6 +32,7 @@
 package acme
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -122,12 +123,12 @@ type Authority interface {
 // Service serves the routes and does the work. It has no state.
 type Service struct {
 	authority Authority
-	validator validation.Validator
+	validate  func(context.Context, *validation.Attempt) *validation.Failure
 }
 
 // New returns the service of an engine.
 func New(authority Authority) *Service {
-	return &Service{authority, validation.New()}
+	return &Service{authority, validation.New().Validate}
 }
 
 // Routes are those of the settings, of external account bindings, and of the protocol.

@@ -71,7 +71,7 @@ func (s *Service) Work(ctx context.Context, _ string, begun any) (any, error) {
 	if !ok {
 		return nil, conclave.Errorf(conclave.Internal, "no validation was begun")
 	}
-	if failure := s.validator.Validate(ctx, a); failure != nil {
+	if failure := s.validate(ctx, a); failure != nil {
 		return failure, nil
 	}
 	return nil, nil
