@@ -86,7 +86,13 @@ func (s *Setup) damageRoutes() []conclave.Route {
 }
 
 func (s *Setup) listDamaged(_ context.Context, view conclave.View, in *pageInput) (*conclave.Response, error) {
-	return page(view, damagedDir, in.After, in.Limit)
+	return detailed(view, damagedDir, in, func(value []byte) (any, error) {
+		d, err := decodeDamage(value)
+		if err != nil {
+			return nil, err
+		}
+		return &damageOutput{LeaseID: d.ID, Since: spell(d.Since), Error: d.Error}, nil
+	})
 }
 
 type damageOutput struct {

@@ -128,11 +128,48 @@ func (s *Setup) irrevocable(_ context.Context, view conclave.View, in *typeInput
 
 type pageInput struct {
 	After string `json:"after" doc:"Go on after this key, the last one that was listed."`
-	Limit int    `json:"limit" doc:"List at most this many; 0 means 10,000, which is the most."`
+	Limit int    `json:"limit" doc:"List at most this many; 0 means 1,000, which is the most."`
 }
 
+// maxDetails is how many leases one listing has that tells more than their keys.
+const maxDetails = 1_000
+
 func (s *Setup) queued(_ context.Context, view conclave.View, in *pageInput) (*conclave.Response, error) {
-	return page(view, endingDir, in.After, in.Limit)
+	return detailed(view, endingDir, in, func(value []byte) (any, error) {
+		decoded, err := decode(value)
+		if r, ok := decoded.(*Record); ok && r.Ending != nil {
+			return describe(r, true), nil
+		}
+		return nil, err
+	})
+}
+
+// detailed lists keys with what is stored of each.
+func detailed(view conclave.View, dir string, in *pageInput, describe func(value []byte) (any, error)) (*conclave.Response, error) {
+	if in.Limit <= 0 || in.Limit > maxDetails {
+		in.Limit = maxDetails
+	}
+	resp, err := page(view, dir, in.After, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	listed, ok := resp.Data.(*conclave.Keys)
+	if !ok {
+		return resp, nil
+	}
+	listed.KeyInfo = map[string]any{}
+	for _, key := range listed.Keys {
+		value, err := view.Get(dir + key)
+		if err != nil {
+			return nil, err
+		}
+		details, err := describe(value)
+		if err != nil {
+			details = map[string]string{"error": err.Error()}
+		}
+		listed.KeyInfo[key] = details
+	}
+	return resp, nil
 }
 
 type keyInput struct {

@@ -15,7 +15,7 @@ import (
 // Command is the group.
 func Command(s *client.Session) *cobra.Command {
 	group := &cobra.Command{Use: "lease", Short: "Work with leases: what was made for a time"}
-	group.AddCommand(lookup(s), renew(s), revoke(s))
+	group.AddCommand(lookup(s), list(s), renew(s), revoke(s), queue(s), count(s), irrevocable(s), damaged(s), tidy(s))
 	return group
 }
 
@@ -61,26 +61,28 @@ func renew(s *client.Session) *cobra.Command {
 
 func revoke(s *client.Session) *cobra.Command {
 	var prefix, force, sync bool
+	var reason string
 	cmd := &cobra.Command{
-		Use: "revoke [-prefix] [-force] [-sync] ID", Short: "End a lease, or all below a prefix", Args: cobra.ExactArgs(1),
+		Use: "revoke [-prefix] [-force [-reason=TEXT]] [-sync] ID", Short: "End a lease, or all below a prefix", Args: cobra.ExactArgs(1),
 		Long: "End a lease, and what was made with it, or with -prefix all leases below a path. Without -sync the answer may come before\n" +
 			"what was made is gone; the lease itself is over by then.",
 		Example: "  conclave lease revoke database/creds/app/2f6a614c\n  conclave lease revoke -prefix -sync database/creds",
 		RunE: s.Connected(func(ctx context.Context, c *api.Client, args []string) error {
 			if force && !prefix {
-				return client.Usagef("-force goes with -prefix: it forgets leases that can't be ended, and leaves what was made to you")
+				return client.Usagef("-force goes with -prefix: it abandons leases that can't be ended, and leaves what was made to you")
 			}
 			id := clean(args[0])
 			if id == "" {
 				return client.Usagef("name the lease, or with -prefix the path that they are below")
 			}
-			err := c.Sys().RevokeWithOptionsWithContext(ctx, &api.RevokeOptions{LeaseID: id, Prefix: prefix, Force: force, Sync: sync})
+			if force {
+				return forceOut(ctx, s, c, id, reason)
+			}
+			err := c.Sys().RevokeWithOptionsWithContext(ctx, &api.RevokeOptions{LeaseID: id, Prefix: prefix, Sync: sync})
 			if err != nil {
 				return err
 			}
 			switch {
-			case force:
-				return s.Done("Success! Revoked all leases below, and forgot those that couldn't be ended: %s", id)
 			case prefix:
 				return s.Done("Success! Revoked all leases below: %s", id)
 			case sync:
@@ -90,7 +92,24 @@ func revoke(s *client.Session) *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVar(&prefix, "prefix", false, "end all leases below the path that is given")
-	cmd.Flags().BoolVar(&force, "force", false, "with -prefix: forget those that can't be ended")
+	cmd.Flags().BoolVar(&force, "force", false, "with -prefix: abandon those that can't be ended at the first attempt")
 	cmd.Flags().BoolVar(&sync, "sync", false, "answer when all is done")
+	cmd.Flags().StringVar(&reason, "reason", "", "with -force: `text` that stays listed with what was abandoned")
 	return cmd
+}
+
+// forceOut ends all leases below a path, with one attempt each.
+func forceOut(ctx context.Context, s *client.Session, c *api.Client, prefix, reason string) error {
+	var body any
+	if reason != "" {
+		body = map[string]any{"reason": reason}
+	}
+	secret, err := client.Request(ctx, c, http.MethodPut, "sys/leases/revoke-force/"+prefix, body)
+	if err != nil {
+		return err
+	}
+	if secret != nil && len(secret.Data) > 0 {
+		return s.PrintSecret(secret)
+	}
+	return s.Done("Success! There were no leases below: %s", prefix)
 }

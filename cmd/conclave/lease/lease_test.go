@@ -21,6 +21,23 @@ func TestCommandsSendWhatVaultsDo(t *testing.T) {
 		{"revoke --sync db/creds/a/1", `PUT /v1/sys/leases/revoke/db/creds/a/1 {"sync":true}`},
 		{"revoke --prefix --sync db/creds", `PUT /v1/sys/leases/revoke-prefix/db/creds {"sync":true}`},
 		{"revoke --prefix --force db/creds/", `PUT /v1/sys/leases/revoke-force/db/creds `},
+		{"revoke --prefix --force --reason moved db/creds/", `PUT /v1/sys/leases/revoke-force/db/creds {"reason":"moved"}`},
+		{"list", `GET /v1/sys/leases/lookup?list=true `},
+		{"list --limit 5 --after x /db/creds/", `GET /v1/sys/leases/lookup/db/creds?after=x&limit=5&list=true `},
+		{"queue list --limit 5", `GET /v1/sys/leases/queue?limit=5&list=true `},
+		{"queue read k", `GET /v1/sys/leases/queue/k `},
+		{"queue retry k", `PUT /v1/sys/leases/queue/k/retry `},
+		{"queue abandon k", ""},
+		{"queue abandon --reason moved k", `PUT /v1/sys/leases/queue/k/abandon {"reason":"moved"}`},
+		{"count", `GET /v1/sys/leases/count `},
+		{"count --type irrevocable", `GET /v1/sys/leases/count?type=irrevocable `},
+		{"irrevocable", `GET /v1/sys/leases?type=irrevocable `},
+		{"irrevocable forget k", `DELETE /v1/sys/leases/abandoned/k `},
+		{"damaged list", `GET /v1/sys/leases/damaged?list=true `},
+		{"damaged read k", `GET /v1/sys/leases/damaged/k `},
+		{"damaged retry k", `PUT /v1/sys/leases/damaged/k/retry `},
+		{"damaged forget k", `DELETE /v1/sys/leases/damaged/k `},
+		{"tidy", `PUT /v1/sys/leases/tidy `},
 		{"revoke --force db/creds/a/1", ""},
 		{"revoke --prefix /", ""},
 	} {
@@ -30,8 +47,8 @@ func TestCommandsSendWhatVaultsDo(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			sent += r.Method + " " + r.URL.Path + " " + string(bytes.TrimSpace(body))
-			_, _ = io.WriteString(w, `{"lease_id":"db/creds/a/1","lease_duration":60,"renewable":true,"data":{"id":"db/creds/a/1"}}`)
+			sent += r.Method + " " + r.URL.RequestURI() + " " + string(bytes.TrimSpace(body))
+			_, _ = io.WriteString(w, `{"lease_id":"db/creds/a/1","lease_duration":60,"renewable":true,"data":{"id":"db/creds/a/1","keys":["a"]}}`)
 		}))
 		s := &client.Session{Out: io.Discard, Err: io.Discard, Address: server.URL, Getenv: func(string) string { return "" }}
 		cmd := Command(s)
