@@ -2,6 +2,7 @@ package house
 
 import (
 	"fmt"
+	"go/ast"
 	"path"
 	"regexp"
 	"strings"
@@ -17,11 +18,13 @@ var (
 	fence  = regexp.MustCompile("(?ms)^```.*?^```$")
 	link   = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	direct = regexp.MustCompile(`(?m)^\t(\S+) v\S+$`)
+	proof  = regexp.MustCompile("`([a-z0-9_/]+)\\.((?:Test|Fuzz)[A-Z0-9]\\w*)`") // package.Test
 )
 
 // CheckDocuments finds links of Markdown files that lead nowhere, a changelog
 // that is missing, a picture of the floors that differs from the table, and a
-// direct dependency that docs/dependencies.md gives no reason for.
+// direct dependency that docs/dependencies.md gives no reason for, and a test
+// that a page names (`server.TestX`) and nobody has written.
 func CheckDocuments(t *Tree) []Finding {
 	bodies := make(map[string]string) // path → text
 	dirs := make(map[string]bool)     // path → is a directory
@@ -57,6 +60,26 @@ func CheckDocuments(t *Tree) []Finding {
 				found = append(found, Finding{text.Path, "documents", fmt.Sprintf("links to %s, which is not there", target)})
 			}
 		}
+		for _, m := range proof.FindAllStringSubmatch(text.Body, -1) {
+			if !t.hasTest(m[1], m[2]) {
+				found = append(found, Finding{text.Path, "documents", fmt.Sprintf("names %s.%s, which is no test", m[1], m[2])})
+			}
+		}
 	}
 	return found
+}
+
+// hasTest reports whether a package has a test, or fuzz test, of that name.
+func (t *Tree) hasTest(pkg, name string) bool {
+	for _, f := range t.Files {
+		if !f.Test || f.Pkg != pkg {
+			continue
+		}
+		for _, decl := range f.AST.Decls {
+			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == name {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -133,6 +133,7 @@ var seeds = []struct {
 	{"dead link", "documents", "README.md", "see [it](docs/gone.md)\n", "README.md", "docs/gone.md"},
 	{"dead link beside", "documents", "docs/decisions/0001-first.md", "[up](architecture.md)\n", "docs/decisions/0001-first.md", "architecture.md"},
 	{"floors differ", "documents", "docs/architecture.md", "# Floors\n" + strings.Replace(Floors, "2  fsm", "2  fsm  store", 1), "docs/architecture.md", "table of floors"},
+	{"test that nobody wrote", "documents", "docs/tested.md", "shown by `audit.TestGone`\n", "docs/tested.md", "audit.TestGone"},
 	{"no reason for a dependency", "documents", "docs/dependencies.md", "none\n", "docs/dependencies.md", "example.org/cobra"},
 
 	{"no Go", "syntax", "audit/s.go", "package audit {", "audit/s.go", "expected"},
