@@ -22,6 +22,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"conclave"
@@ -227,6 +228,7 @@ func Resolve(tx conclave.Tx, a Account, s Settings, until int64, outcome Outcome
 	if err != nil {
 		return err
 	}
+	wasLocked := r.locked(s)
 	held := slices.Index(r.Pending, until)
 	if held >= 0 {
 		r.Pending = slices.Delete(r.Pending, held, held+1)
@@ -239,7 +241,26 @@ func Resolve(tx conclave.Tx, a Account, s Settings, until int64, outcome Outcome
 	case outcome == Wrong && (until == 0 || held >= 0):
 		r.Failed, r.Last = r.Failed+1, tx.Now().UnixNano()
 	}
+	if r.locked(s) && !wasLocked {
+		if err := r.tell(tx, a, s); err != nil {
+			return err
+		}
+	}
 	return r.save(tx, a)
+}
+
+// EventLocked is the type of the event that an account was locked.
+const EventLocked = "login/locked"
+
+// lockedPath is what such events are about: whoever may read it may know of them, and see there which account it is. The
+// name isn't in the event: audit records don't have it in the clear either, and people type passwords where names belong.
+const lockedPath = "sys/locked-users"
+
+func (r *record) tell(tx conclave.Tx, a Account, s Settings) error {
+	return tx.Emit(conclave.Event{Type: EventLocked, Path: lockedPath, Metadata: map[string]string{
+		"operation": "locked", "mount_accessor": a.Mount, "failed": strconv.Itoa(r.Failed),
+		"until": time.Unix(0, r.Last).Add(s.Duration).UTC().Format(time.RFC3339),
+	}})
 }
 
 // Tidy removes records that say nothing any more, of one namespace, a bounded step at a time: it looks at no more than

@@ -2,6 +2,7 @@ package lockout
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,36 @@ func TestWrongGuessesLockForAWhile(t *testing.T) {
 	}
 	if values, cells := m.Values(), m.Cells(); len(values) != 0 || cells[accountsCell] != 0 {
 		t.Errorf("what is left: %v, %v", values, cells)
+	}
+}
+
+// That an account was locked is told once, without its name.
+func TestLockedAccountsAreTold(t *testing.T) {
+	m := enginetest.NewMemory(t)
+	for round := range 2 {
+		for i := range 5 {
+			if err := Resolve(m, ann, Settings{}, 0, Wrong); err != nil {
+				t.Fatal(err)
+			}
+			events := m.Emitted()
+			if want := i == 4; (len(events) == 1) != want {
+				t.Fatalf("round %d, guess %d: events %v", round, i, events)
+			}
+			if i == 4 {
+				e := events[0]
+				if e.Type != EventLocked || e.Path != "sys/locked-users" || e.Metadata["mount_accessor"] != ann.Mount || strings.Contains(fmt.Sprint(e), ann.Name) {
+					t.Errorf("the event is %+v", e)
+				}
+			}
+			if err := m.Commit(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Resolve(m, ann, Settings{}, 0, Wrong); err != nil || len(m.Emitted()) > 0 {
+			t.Errorf("of an account that is locked already: %v, %v", m.Emitted(), err)
+		}
+		m.Rollback()
+		m.Advance(16 * time.Minute)
 	}
 }
 

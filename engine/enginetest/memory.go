@@ -80,6 +80,9 @@ func (m *Memory) Values() map[string][]byte {
 	return values
 }
 
+// Emitted returns the events of the open transaction.
+func (m *Memory) Emitted() []conclave.Event { return m.tx.events }
+
 // Cells returns the counters that the open transaction sees in the system space: path → counter.
 func (m *Memory) Cells() map[string]int64 {
 	cells := maps.Clone(m.system.cells)
