@@ -39,8 +39,8 @@ func trials() []trial {
 		{"mariadb", real.configureMariaDB, []string{"CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'", "GRANT SELECT ON *.* TO '{{name}}'@'%'"},
 			regexp.MustCompile(`^v-tester-app-[A-Za-z0-9-]{19}$`),
 			func(t testing.TB, s *dbserver.Server, name, password string) string {
-				who, _, _ := strings.Cut(first(s.MariaDBQuery(t.Context(), name, password, "SELECT CURRENT_USER()")), "@")
-				return who
+				who := first(s.MariaDBQuery(t.Context(), name, password, "SELECT CURRENT_USER()"))
+				return who[:max(0, strings.LastIndexByte(who, '@'))]
 			},
 			func(t testing.TB, s *dbserver.Server, name, password string) {
 				mariaRoot(t, s, "CREATE OR REPLACE USER '"+name+"'@'%' IDENTIFIED BY '"+password+"'")
