@@ -29,6 +29,7 @@ const (
 
 const policyText = `path "bench/*" { capabilities = ["create", "read", "update", "delete", "list"] }
 path "bench-ssh/sign/*" { capabilities = ["update"] }
+path "bench-transit/encrypt/*" { capabilities = ["update"] }
 path "bench-database/creds/*" { capabilities = ["read"] }
 path "auth/token/create" { capabilities = ["create", "update"] }
 `
@@ -46,6 +47,8 @@ type target struct {
 	tokens []string // to renew
 	signed []byte   // a request's body: a key to sign
 
+	plaintexts [][]byte // requests' bodies: texts to encrypt
+
 	database *dbserver.Server // in which logins are made; nil if they aren't measured
 }
 
@@ -53,7 +56,7 @@ type target struct {
 type workload func(dst []byte, random *rand.Rand) []byte
 
 func names() []string {
-	return []string{"read", "write", "mixed", "list", "lookup", "create", "login", "renew", "ssh", "creds"}
+	return []string{"read", "write", "mixed", "list", "lookup", "create", "login", "renew", "ssh", "creds", "transit"}
 }
 
 func (t *target) workload(name string) workload {
@@ -87,6 +90,8 @@ func (t *target) workload(name string) workload {
 		}
 	case "ssh":
 		return t.signKey
+	case "transit":
+		return t.encrypt
 	case "creds":
 		return t.askCreds
 	case "renew":
@@ -169,6 +174,11 @@ func (t *target) admit(ctx context.Context, root *lab.Client, o options) error {
 	}
 	if slices.Contains(o.workloads, "ssh") {
 		if err := t.trust(ctx, root); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(o.workloads, "transit") {
+		if err := t.keep(ctx, root); err != nil {
 			return err
 		}
 	}
