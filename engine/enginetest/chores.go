@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"conclave"
@@ -97,7 +98,10 @@ func putChore(tx conclave.Tx, name string, c *chore) error {
 
 // BeginWork counts; a chore named "refused" can't be begun.
 func (l *lodging) BeginWork(_ context.Context, tx conclave.Tx, name string) (any, error) {
-	name = name[len("chore/"):]
+	name, ours := strings.CutPrefix(name, "chore/")
+	if !ours || name == "" {
+		return nil, nil
+	}
 	c, err := getChore(tx, name)
 	if err != nil || c == nil {
 		return nil, err
@@ -111,12 +115,12 @@ func (l *lodging) BeginWork(_ context.Context, tx conclave.Tx, name string) (any
 
 // Work acts outside.
 func (l *lodging) Work(ctx context.Context, name string, begun any) (any, error) {
-	return begun, l.outside.do(ctx, name[len("chore/"):])
+	return begun, l.outside.do(ctx, strings.TrimPrefix(name, "chore/"))
 }
 
 // FinishWork notes what came of it, and when the next time is.
 func (l *lodging) FinishWork(_ context.Context, tx conclave.Tx, name string, begun, done any, failure error) error {
-	short := name[len("chore/"):]
+	short := strings.TrimPrefix(name, "chore/")
 	c, err := getChore(tx, short)
 	if err != nil || c == nil {
 		return err

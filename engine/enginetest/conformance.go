@@ -25,7 +25,7 @@ func AnswersAbsent(patterns ...string) Option {
 
 // Conformance checks what every plug-in promises, whatever it does: its routes are documented, typed and canonical; its
 // handlers are pure, and those that only read don't write; bad fields are the caller's error, never an internal one; what
-// isn't there is NotFound. It runs on empty storage; a plug-in's own tests show that it works.
+// isn't there is NotFound. An engine with leases ends them twice, and one with work has none for what is gone. It runs on empty storage; a plug-in's own tests show that it works.
 func Conformance(t *testing.T, plugin conclave.Plugin, options ...Option) {
 	t.Helper()
 	probe := Harness{setting: setting{mount: &conclave.Mount{}, caller: &conclave.Caller{}}}
@@ -39,6 +39,8 @@ func Conformance(t *testing.T, plugin conclave.Plugin, options ...Option) {
 			check(t, &route, fresh)
 		})
 	}
+	checkLeaser(t, engine, fresh)
+	checkWorker(t, engine, fresh)
 }
 
 func check(t testing.TB, route *conclave.Route, fresh func(testing.TB) *Harness) {

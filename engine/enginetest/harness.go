@@ -36,6 +36,7 @@ type Harness struct {
 	remote        netip.AddrPort
 	authorize     func(op conclave.Operation, path string) bool
 	answersAbsent []string // patterns
+	leasing       func(h *Harness) (conclave.Operation, string, map[string]any)
 	state         *state
 }
 
