@@ -216,10 +216,11 @@ func changeIssuer(tx conclave.Tx, issuer *Issuer, in *issuerIn) (*Shown, error) 
 		issuer.Usage = usage
 	}
 	if in.Algorithm != nil {
-		if _, err := AlgorithmOf(issuer.Cert, *in.Algorithm); err != nil {
+		algorithm, err := AlgorithmOf(issuer.Cert, *in.Algorithm)
+		if err != nil {
 			return nil, err
 		}
-		issuer.Algorithm = *in.Algorithm
+		issuer.Algorithm = algorithmNames[algorithm]
 	}
 	if in.ManualChain != nil {
 		if err := setChain(tx, issuer, *in.ManualChain); err != nil {

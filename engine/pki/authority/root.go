@@ -103,7 +103,15 @@ func (f *caFields) template(role *issuing.Role, m *issuing.Materials, times *iss
 		return nil, nil, conclave.Errorf(conclave.Invalid, "not_before_duration is at most ten years")
 	}
 	allowed := &issuing.Allowance{URIs: []string{"*"}}
-	template, warnings, err := issuing.Leaf(role, allowed, &f.Request, m.CSR, times, m.Serial)
+	req := f.Request
+	common := req.CommonName
+	if role.UseCSRCommonName && m.CSR != nil {
+		common = m.CSR.Subject.CommonName
+	}
+	if !strings.Contains(common, ".") {
+		req.ExcludeCNFromSANs = true // an authority is called "Root" and not at a host of that name
+	}
+	template, warnings, err := issuing.Leaf(role, allowed, &req, m.CSR, times, m.Serial)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -258,7 +266,7 @@ func generateRoot(ctx context.Context, tx conclave.Tx, in *generateIn) (*conclav
 		return nil, err
 	}
 	if in.UsePSS {
-		issuer.Algorithm = cert.SignatureAlgorithm.String()
+		issuer.Algorithm = algorithmNames[cert.SignatureAlgorithm]
 	}
 	if issuer, err = settleOne(tx, issuer); err != nil {
 		return nil, err

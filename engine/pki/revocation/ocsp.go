@@ -2,12 +2,19 @@ package revocation
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
+	"io"
 	"math/big"
 	"strings"
 	"time"
 
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 	"golang.org/x/crypto/ocsp"
 
 	"conclave"
@@ -88,12 +95,66 @@ func (a *Answer) Sign(q *Question, issuer *x509.Certificate, key crypto.Signer) 
 	if a.Revoked != nil {
 		template.Status, template.RevokedAt, template.RevocationReason = ocsp.Revoked, time.Unix(0, a.Revoked.At).UTC(), a.Revoked.Reason
 	}
+	if _, isEd25519 := key.Public().(ed25519.PublicKey); isEd25519 {
+		return signEd25519(issuer, template, key)
+	}
 	der, err := ocsp.CreateResponse(issuer, issuer, template, key)
 	if err != nil {
 		return nil, conclave.Errorf(conclave.Invalid, "the issuer can't sign OCSP responses: %s", err.Error())
 	}
 	return der, nil
 }
+
+// stranger stands in for a key that x/crypto/ocsp doesn't know, to have it make all of a response but the signature.
+type stranger struct{ public ecdsa.PublicKey }
+
+func (s *stranger) Public() crypto.PublicKey { return &s.public }
+
+func (s *stranger) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { return nil, nil }
+
+// signEd25519 signs a response with a key of RFC 8410.
+//
+//	OCSPResponse ::= SEQUENCE { ENUMERATED, [0] { SEQUENCE { OID, OCTET STRING { BasicOCSPResponse } } } }
+//	BasicOCSPResponse ::= SEQUENCE { tbsResponseData, AlgorithmIdentifier, BIT STRING }
+func signEd25519(issuer *x509.Certificate, template ocsp.Response, key crypto.Signer) ([]byte, error) {
+	template.SignatureAlgorithm = 0
+	made, err := ocsp.CreateResponse(issuer, issuer, template, &stranger{ecdsa.PublicKey{Curve: elliptic.P256()}})
+	if err != nil {
+		return nil, err
+	}
+	der := cryptobyte.String(made)
+	context := cbasn1.Tag(0).ContextSpecific().Constructed()
+	var response, bytes, inner, octets, basic, tbs cryptobyte.String
+	var status int
+	var kind asn1.ObjectIdentifier
+	if !der.ReadASN1(&response, cbasn1.SEQUENCE) || !response.ReadASN1Enum(&status) || !response.ReadASN1(&bytes, context) || !bytes.ReadASN1(&inner, cbasn1.SEQUENCE) ||
+		!inner.ReadASN1ObjectIdentifier(&kind) || !inner.ReadASN1(&octets, cbasn1.OCTET_STRING) || !octets.ReadASN1(&basic, cbasn1.SEQUENCE) || !basic.ReadASN1Element(&tbs, cbasn1.SEQUENCE) {
+		return nil, errFormat
+	}
+	signature, err := key.Sign(nil, tbs, crypto.Hash(0))
+	if err != nil {
+		return nil, err
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1Enum(int64(status))
+		b.AddASN1(context, func(b *cryptobyte.Builder) {
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1ObjectIdentifier(kind)
+				b.AddASN1(cbasn1.OCTET_STRING, func(b *cryptobyte.Builder) {
+					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+						b.AddBytes(tbs)
+						b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidEd25519) })
+						b.AddASN1BitString(signature)
+					})
+				})
+			})
+		})
+	})
+	return b.Bytes()
+}
+
+var oidEd25519 = asn1.ObjectIdentifier{1, 3, 101, 112}
 
 // Responses without a signature (RFC 6960, 4.2.1).
 func Malformed() []byte { return ocsp.MalformedRequestErrorResponse }

@@ -49,6 +49,9 @@ func postOCSP(_ context.Context, view conclave.View, in *postOCSPIn) (*conclave.
 
 func getOCSP(_ context.Context, view conclave.View, in *getOCSPIn) (*conclave.Response, error) {
 	q, err := DecodeQuestion(in.Request)
+	if err != nil { // base64 may end with a slash, which is none of the path's
+		q, err = DecodeQuestion(in.Request + "/")
+	}
 	if err != nil {
 		return unsigned(Malformed(), http.StatusBadRequest), nil
 	}

@@ -1,0 +1,101 @@
+package pki
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"conclave"
+	"conclave/engine/enginetest"
+	"conclave/engine/pki/authority"
+	"conclave/engine/pki/issuing"
+)
+
+// What is stored as JSON keeps its names: the files in testdata are as first shipped.
+func TestStoredFormsAreAsShipped(t *testing.T) {
+	for name, decode := range map[string]func([]byte) (any, error){
+		"role":   func(b []byte) (any, error) { return issuing.Decode(b) },
+		"key":    func(b []byte) (any, error) { return authority.DecodeKey(b) },
+		"issuer": func(b []byte) (any, error) { return authority.DecodeIssuer(b) },
+	} {
+		text, err := os.ReadFile(filepath.Join("testdata", name+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		object, err := decode(text)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got, err := json.Marshal(object); err != nil || !bytes.Equal(got, bytes.TrimSpace(text)) {
+			t.Errorf("%s is stored as\n%s, was\n%s, %v", name, got, text, err)
+		}
+		if _, err := decode([]byte("{")); err == nil {
+			t.Errorf("%s: damage decodes", name)
+		}
+	}
+}
+
+// A mount as first shipped works: its root signs, and what it has revoked stays revoked.
+func TestShippedMountsWork(t *testing.T) {
+	h := newHarness(t)
+	for path, file := range map[string]string{"role/web": "role", "key/5b0a4cd5-9d6e-4a0e-8d2a-0b5a52ea7c11": "key", "issuer/0f3c9b9e-4a4e-4df5-9d7a-6a55f1c7a2b4": "issuer"} {
+		text, err := os.ReadFile(filepath.Join("testdata", file+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Store(path, bytes.TrimSpace(text))
+	}
+	h.Store("config/issuers", []byte(`{"default":"0f3c9b9e-4a4e-4df5-9d7a-6a55f1c7a2b4","default_follows_latest_issuer":true}`))
+	h.Store("config/keys", []byte(`{"default":"5b0a4cd5-9d6e-4a0e-8d2a-0b5a52ea7c11"}`))
+	h.Store("issuername/shipped", []byte("0f3c9b9e-4a4e-4df5-9d7a-6a55f1c7a2b4"))
+	h.Data(conclave.Update, "issuer/shipped/issue/web", fields{"common_name": "a.example.com", "ttl": "1h"})
+	rawOf(t, h, "crl")
+}
+
+// What a client sees of a role is what can be written again.
+func TestRolesAreReadAsWritten(t *testing.T) {
+	h := newHarness(t)
+	h.Data(conclave.Update, "roles/a", fields{"allowed_domains": []string{"a.b"}, "ttl": "1h", "key_type": "ec", "key_bits": 384, "policy_identifiers": []any{"1.2.3", fields{"oid": "1.2.4", "notice": "n"}}})
+	first := h.Data(conclave.Read, "roles/a", nil)
+	if first["ttl"] != json.Number("3600") || first["key_bits"] != json.Number("384") {
+		t.Errorf("%v", first)
+	}
+	h.Data(conclave.Update, "roles/b", first)
+	if second := h.Data(conclave.Read, "roles/b", nil); !reflect.DeepEqual(first, second) {
+		t.Errorf("read\n%v, then\n%v", first, second)
+	}
+	h.Data(conclave.Patch, "roles/a", fields{"ttl": "2h"})
+	if got := h.Data(conclave.Read, "roles/a", nil); got["ttl"] != json.Number("7200") || got["key_type"] != "ec" {
+		t.Errorf("patched: %v", got)
+	}
+	h.Data(conclave.Update, "roles/a", nil)
+	if got := h.Data(conclave.Read, "roles/a", nil); got["key_type"] != "rsa" || got["key_bits"] != json.Number("2048") {
+		t.Errorf("written anew: %v", got)
+	}
+	for name, value := range map[string]any{"key_type": "dsa", "key_bits": 1024, "signature_bits": 100, "key_usage": "fun", "ext_key_usage": "fun", "ext_key_usage_oids": "x", "allowed_ip_sans_cidr": "10.0.0.1", "allowed_other_sans": "x",
+		"policy_identifiers": "x", "cn_validations": "fun", "not_before_bound": "fun", "not_after_bound": "fun", "not_after": "fun", "ttl": -1, "max_ttl": "1000000h", "ou": "a\x00b", "serial_number_source": "fun"} {
+		if _, err := h.Do(conclave.Update, "roles/c", fields{name: value}); !conclave.Is(err, conclave.Invalid) {
+			t.Errorf("%s=%v: %v", name, value, err)
+		}
+	}
+	h.Fails(conclave.Update, "roles/c", fields{"ttl": "2h", "max_ttl": "1h"}, conclave.Invalid, "ttl")
+	h.Fails(conclave.Update, "roles/-x", nil, conclave.Invalid, "name")
+	h.Fails(conclave.Patch, "roles/none", fields{"ttl": "2h"}, conclave.NotFound, "")
+	h.Data(conclave.Delete, "roles/a", nil)
+	h.Fails(conclave.Read, "roles/a", nil, conclave.NotFound, "")
+}
+
+// BenchmarkIssue issues a certificate of an EC key that isn't kept: the work of one node, without log and audit.
+func BenchmarkIssue(b *testing.B) {
+	h := withRoot(b, enginetest.Fast())
+	h.Data(conclave.Update, "roles/fast", fields{"allow_any_name": true, "key_type": "ec", "no_store": true})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := h.Do(conclave.Update, "issue/fast", fields{"common_name": "a.example.com", "ttl": "1h"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
