@@ -30,6 +30,7 @@ const (
 const policyText = `path "bench/*" { capabilities = ["create", "read", "update", "delete", "list"] }
 path "bench-ssh/sign/*" { capabilities = ["update"] }
 path "bench-transit/encrypt/*" { capabilities = ["update"] }
+path "bench-pki/issue/*" { capabilities = ["update"] }
 path "bench-database/creds/*" { capabilities = ["read"] }
 path "auth/token/create" { capabilities = ["create", "update"] }
 `
@@ -56,7 +57,7 @@ type target struct {
 type workload func(dst []byte, random *rand.Rand) []byte
 
 func names() []string {
-	return []string{"read", "write", "mixed", "list", "lookup", "create", "login", "renew", "ssh", "creds", "transit"}
+	return []string{"read", "write", "mixed", "list", "lookup", "create", "login", "renew", "ssh", "creds", "transit", "pki"}
 }
 
 func (t *target) workload(name string) workload {
@@ -92,6 +93,8 @@ func (t *target) workload(name string) workload {
 		return t.signKey
 	case "transit":
 		return t.encrypt
+	case "pki":
+		return t.issue
 	case "creds":
 		return t.askCreds
 	case "renew":
@@ -174,6 +177,11 @@ func (t *target) admit(ctx context.Context, root *lab.Client, o options) error {
 	}
 	if slices.Contains(o.workloads, "ssh") {
 		if err := t.trust(ctx, root); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(o.workloads, "pki") {
+		if err := t.certify(ctx, root); err != nil {
 			return err
 		}
 	}
