@@ -133,7 +133,7 @@ func TestAFailedRotationIsAnErrorThatIsRemembered(t *testing.T) {
 	l.must(conclave.Update, "rotate/entries/app", a.entry(map[string]any{"value": "as it was"}))
 	a.change(func() { a.broken = true })
 	from := l.state.Audit().Shown().Seq
-	l.refuses(t, conclave.Unavailable, "the current value stays", conclave.Update, "rotate/rotate/app", map[string]any{"reason": "someone has left"})
+	l.refuses(t, conclave.Unknown, "the current value stays", conclave.Update, "rotate/rotate/app", map[string]any{"reason": "someone has left"})
 	if got := l.must(conclave.Read, "rotate/creds/app", nil); got["value"] != "as it was" || got["version"] != 1.0 {
 		t.Errorf("creds are %v", got)
 	}
@@ -203,7 +203,7 @@ func TestADeletedEntryIsNotRevived(t *testing.T) {
 	l.must(conclave.Update, "rotate/entries/app", a.entry(map[string]any{"value": "another"}))
 	a.change(func() { a.hold = nil })
 	close(hold)
-	if err := <-first; !conclave.Is(err, conclave.Unavailable) {
+	if err := <-first; !conclave.Is(err, conclave.Unknown) {
 		t.Errorf("the rotation of what was deleted: %v", err)
 	}
 	if got := l.must(conclave.Read, "rotate/creds/app", nil); got["value"] != "another" || got["version"] != 1.0 {

@@ -70,23 +70,29 @@ func decodeEntry(value []byte) (any, error) {
 	return en, nil
 }
 
-// load returns an entry with its state; NotFound if there is none.
+// load returns an entry with its state, which may be changed; NotFound if there is none.
 func load(view conclave.View, name string) (*entry, *state, error) {
+	return find(view, name, loadState)
+}
+
+// look is load for those who change nothing: the state is shared.
+func look(view conclave.View, name string) (*entry, *state, error) {
+	return find(view, name, lookState)
+}
+
+func find(view conclave.View, name string, stateOf func(conclave.View, string) (*state, error)) (*entry, *state, error) {
 	en, err := loadEntry(view, name)
 	if err != nil {
 		return nil, nil, err
 	}
-	st, err := (*state)(nil), error(nil)
-	if en != nil {
-		st, err = loadState(view, name)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	if en == nil || st == nil {
+	if en == nil {
 		return nil, nil, notFound()
 	}
-	return en, st, nil
+	st, err := stateOf(view, name)
+	if err == nil && st == nil {
+		err = notFound()
+	}
+	return en, st, err
 }
 
 func readEntry(_ context.Context, view conclave.View, in *nameIn) (*shown, error) {
@@ -185,6 +191,9 @@ func replan(tx conclave.Tx, name string, en, was *entry) error {
 		st.plan(en, tx.Now().UTC())
 	}
 	st.Retry = time.Time{}
+	if !en.Retire {
+		st.Retiring = nil
+	}
 	return st.settle(tx, name, en)
 }
 

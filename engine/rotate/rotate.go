@@ -93,12 +93,15 @@ func (e *Engine) Routes() []conclave.Route {
 		conclave.ReadRoute(conclave.Read, "creds/{name}", credsDoc, readCreds),
 		e.rotation("rotate/{name}", rotateDoc, false),
 		e.rotation("emergency/{name}", emergencyDoc, true),
-		conclave.WriteRoute(conclave.Update, "pause/{name}", "Stop the scheduled rotations of an entry, and further attempts.", pause),
-		conclave.WriteRoute(conclave.Update, "resume/{name}", "Let a paused entry rotate again. What was due meanwhile is done at once.", resume),
+		conclave.WriteRoute(conclave.Update, "pause/{name}", "Stop the scheduled rotations of an entry, and further attempts.", pause).With(reasoned),
+		conclave.WriteRoute(conclave.Update, "resume/{name}", "Let a paused entry rotate again. What was due meanwhile is done at once.", resume).With(reasoned),
 		conclave.ReadRoute(conclave.Read, "status/{name}", "Read how an entry does: versions, what is due, what failed and why. No values.", readStatus),
 		conclave.ReadRoute(conclave.Read, "history/{name}", "Read the last 32 rotations of an entry, the newest first: who, when and why. No values.", readHistory),
 	}
 }
+
+// reasoned marks a route whose audit records say why.
+func reasoned(r *conclave.Route) { r.ClearRequest = []string{"reason"} }
 
 const (
 	entryDoc = `Create an entry, or change what is given of one.
@@ -107,8 +110,8 @@ A new entry gets its first value at once, or the one that is given as value. It 
 	credsDoc  = `Read the value that its source takes now, and the one before for as long as that is kept.`
 	rotateDoc = `Make a new value and hand it over now.
 
-The answer comes when the source has taken and verified it. If that fails the current value stays, and the new one is handed
-over again later.`
+The answer comes when the source has taken and verified it. If that fails, the answer is an error of status 500, the current
+value stays, and the new one is handed over again later.`
 	emergencyDoc = `Make a new value and hand it over now, and drop the value before at once.
 
 This works while the entry is paused, too.`

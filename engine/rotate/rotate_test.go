@@ -460,6 +460,39 @@ func TestACrashHandsTheSameValueOverAgain(t *testing.T) {
 	}
 }
 
+// TestASourceThatCannotRetireHoldsUpNothing: rotations go on, and the value is ended later, or by nobody if that isn't wanted
+// any more.
+func TestASourceThatCannotRetireHoldsUpNothing(t *testing.T) {
+	s := newSource(t)
+	h := mounted(t, s, fields{"retire": true, "rotation_period": "2h"})
+	s.set(func(call *handover.Call) (int, string) {
+		if call.Mode == handover.Retire {
+			return 500, ""
+		}
+		return 0, ""
+	})
+	runDue(t, h, 2*time.Hour)
+	runDue(t, h, 0)
+	want(t, "calls", s.modes(), "[rotate 2 verify 2 retire 1]")
+	st := status(h)
+	want(t, "status", row(st["version"], st["failures"], st["last_failure"], st["retiring"]), "2 1 retire: the webhook answers with status 500 1")
+	for creds(h)["version"] == json.Number("2") {
+		runDue(t, h, h.Woken()["app"].Sub(h.Now()))
+	}
+	want(t, "version", row(creds(h)["version"], status(h)["retiring"]), "3 2")
+	s.set(nil)
+	s.modes()
+	for status(h)["retiring"] != nil {
+		runDue(t, h, h.Woken()["app"].Sub(h.Now()))
+	}
+	want(t, "calls", s.modes(), "[retire 1 retire 2]")
+	want(t, "failures", status(h)["failures"], 0)
+	s.set(func(*handover.Call) (int, string) { return 500, "" })
+	h.Data(conclave.Update, "rotate/app", nil)
+	h.Data(conclave.Update, "entries/app", fields{"retire": false})
+	want(t, "retiring", status(h)["retiring"], nil)
+}
+
 func TestARefusedValueCanBeReplaced(t *testing.T) {
 	s := newSource(t)
 	h := mounted(t, s, nil)

@@ -22,7 +22,7 @@ type credsOut struct {
 }
 
 func readCreds(_ context.Context, view conclave.View, in *nameIn) (*credsOut, error) {
-	en, st, err := load(view, in.Name)
+	en, st, err := look(view, in.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +58,7 @@ type rotateOut struct {
 // rotation is the route that rotates while its client waits. What came of it is recorded either way; a failure is the
 // answer only after that.
 func (e *Engine) rotation(pattern, doc string, isEmergency bool) conclave.Route {
-	route := conclave.WriteRoute(conclave.Update, pattern, doc, answerRotation)
-	route.ClearRequest = []string{"reason"} // the audit log shows why
+	route := conclave.WriteRoute(conclave.Update, pattern, doc, answerRotation).With(reasoned)
 	route.Intend = func(_ context.Context, tx conclave.Tx, in any) (*conclave.Intent, error) {
 		return e.intendRotation(tx, in.(*rotateIn), isEmergency)
 	}
@@ -72,7 +71,7 @@ func (e *Engine) rotation(pattern, doc string, isEmergency bool) conclave.Route 
 	}
 	route.Finish = func(_ context.Context, _ *conclave.Request, in any) (*conclave.Response, error) {
 		if why := in.(*rotateIn).failure; why != "" {
-			return nil, conclave.Errorf(conclave.Unavailable, "the current value stays, and the new one will be handed over again: %s", why)
+			return nil, conclave.Errorf(conclave.Unknown, "the current value stays, and the new one will be handed over again: %s", why)
 		}
 		return nil, nil
 	}
@@ -123,7 +122,7 @@ func answerRotation(ctx context.Context, tx conclave.Tx, in *rotateIn) (*rotateO
 		return nil, err
 	}
 	if !mine {
-		return nil, conclave.Errorf(conclave.Unavailable, "the entry was changed by others meanwhile: see status")
+		return nil, conclave.Errorf(conclave.Unknown, "the entry was changed by others meanwhile: see status")
 	}
 	if in.failure = out.failure; in.failure != "" {
 		return nil, nil
@@ -200,7 +199,7 @@ type statusOut struct {
 }
 
 func readStatus(_ context.Context, view conclave.View, in *nameIn) (*statusOut, error) {
-	en, st, err := load(view, in.Name)
+	en, st, err := look(view, in.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +225,7 @@ type historyOut struct {
 }
 
 func readHistory(_ context.Context, view conclave.View, in *nameIn) (*historyOut, error) {
-	if _, _, err := load(view, in.Name); err != nil {
+	if _, _, err := look(view, in.Name); err != nil {
 		return nil, err
 	}
 	lines, err := loadHistory(view, in.Name)

@@ -32,7 +32,10 @@ const (
 	MaxKey = 1024
 )
 
-const maxURL = 2048 // bytes
+const (
+	maxURL = 2048     // bytes
+	maxCA  = 64 << 10 // bytes of authorities in PEM
+)
 
 // Webhook is where calls are posted.
 type Webhook struct {
@@ -50,8 +53,8 @@ func (w *Webhook) Check() error {
 	if address, err := netip.ParseAddr(parsed.Hostname()); err == nil && !mayCall(address) {
 		return failed("the URL's address is not one of a server")
 	}
-	if _, err := outbound.Roots(w.CA); err != nil {
-		return failed("the authorities are no certificates in PEM")
+	if _, err := outbound.Roots(w.CA); err != nil || len(w.CA) > maxCA {
+		return failed("the authorities are no certificates in PEM of at most 64 KiB")
 	}
 	if len(w.Key) < MinKey || len(w.Key) > MaxKey {
 		return failed("the key must have from 32 to 1024 bytes")
