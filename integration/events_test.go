@@ -74,140 +74,155 @@ func mustReceive(t *testing.T, ctx context.Context, conn *websocket.Conn) happen
 	return h
 }
 
+// eventDesk is one node whose subscribers have different policies.
+type eventDesk struct {
+	l    *lab.Lab
+	root *lab.Client
+}
+
+func (d *eventDesk) put(t *testing.T, ctx context.Context, path string) {
+	t.Helper()
+	if err := d.root.Write(ctx, "secret/data/"+path, map[string]any{"data": map[string]any{"x": 1}}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (d *eventDesk) policy(t *testing.T, ctx context.Context, name, text string) {
+	t.Helper()
+	if err := d.root.Write(ctx, "sys/policies/acl/"+name, map[string]any{"policy": text}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (d *eventDesk) token(t *testing.T, ctx context.Context, policy string) string {
+	t.Helper()
+	made, err := d.root.Token(ctx, map[string]any{"policies": []string{policy}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// maySubscribe is the part of a policy that lets its holders ask for events.
+const maySubscribe = `path "sys/events/subscribe/*" { capabilities = ["read"] }` + "\n"
+
 // TestEventsGoToThoseWhoMayKnow is about who gets which events, and who gets none.
 func TestEventsGoToThoseWhoMayKnow(t *testing.T) {
 	l := startLab(t, 1)
-	ctx := within(t, 2*time.Minute)
-	root := l.Client(1)
-	put := func(path string) {
-		t.Helper()
-		if err := root.Write(ctx, "secret/data/"+path, map[string]any{"data": map[string]any{"x": 1}}, nil); err != nil {
-			t.Fatal(err)
+	d := &eventDesk{l, l.Client(1)}
+	ctx := within(t, time.Minute)
+	d.policy(t, ctx, "reader", maySubscribe+`path "secret/data/team/*" { capabilities = ["read"] }`)
+	d.policy(t, ctx, "watcher", maySubscribe+`path "secret/*" { capabilities = ["subscribe"] subscribe_event_types = ["kv-v2/data-delete"] }`)
+	d.policy(t, ctx, "blind", `path "secret/*" { capabilities = ["read"] }`)
+	t.Run("refused", d.refused)
+	t.Run("filtered by policy", d.filtered)
+	t.Run("in the same words", d.repeated)
+}
+
+func (d *eventDesk) refused(t *testing.T) {
+	ctx := within(t, time.Minute)
+	for name, c := range map[string]struct {
+		token, types, since string
+		status              int
+	}{
+		"no token":          {"", "*", "", http.StatusForbidden},
+		"no such token":     {"hvs.none", "*", "", http.StatusForbidden},
+		"no capability":     {d.token(t, ctx, "blind"), "*", "", http.StatusForbidden},
+		"no such cursor":    {d.l.RootToken, "*", "c1-AAAA", http.StatusBadRequest},
+		"a cursor to come":  {d.l.RootToken, "*", "c1-AAAAAAAAAAAAAAAAAAAAAAAB", http.StatusBadRequest},
+		"too many stars":    {d.l.RootToken, "*a*a*a*a*a*a*a*a*a", "", http.StatusBadRequest},
+		"a type without /":  {d.l.RootToken, "kv", "", http.StatusBadRequest},
+		"a very long type":  {d.l.RootToken, strings.Repeat("a", 500) + "*", "", http.StatusBadRequest},
+		"nothing to follow": {d.l.RootToken, "", "", http.StatusNotFound},
+	} {
+		conn, answer, err := dial(ctx, d.l, 1, c.token, c.types, c.since)
+		if err == nil {
+			_ = conn.CloseNow()
+			t.Errorf("%s: a subscription was opened", name)
+			continue
+		}
+		if answer == nil || answer.StatusCode != c.status {
+			t.Errorf("%s: %v, want status %d", name, err, c.status)
 		}
 	}
-	policy := func(name, text string) {
-		t.Helper()
-		if err := root.Write(ctx, "sys/policies/acl/"+name, map[string]any{"policy": text}, nil); err != nil {
-			t.Fatal(err)
+	for _, address := range []string{"http://127.0.0.1:1/", "https://u:p@127.0.0.1/", "ftp://127.0.0.1/"} {
+		answer, err := d.root.Do(ctx, "POST", "sys/events/webhooks/bad", map[string]any{"url": address})
+		if err != nil || answer.Status != http.StatusBadRequest {
+			t.Errorf("a webhook at %s: %v, %v, want 400", address, answer, err)
 		}
 	}
-	token := func(name string) string {
-		t.Helper()
-		made, err := root.Token(ctx, map[string]any{"policies": []string{name}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return made
+	answer, err := d.root.With(d.token(t, ctx, "reader")).Do(ctx, "POST", "sys/events/webhooks/mine", map[string]any{"url": "https://127.0.0.1/"})
+	if err != nil || answer.Status != http.StatusForbidden {
+		t.Errorf("a webhook of whoever has no sudo: %v, %v, want 403", answer, err)
 	}
-	subscribe := `path "sys/events/subscribe/*" { capabilities = ["read"] }` + "\n"
-	policy("reader", subscribe+`path "secret/data/team/*" { capabilities = ["read"] }`)
-	policy("watcher", subscribe+`path "secret/*" { capabilities = ["subscribe"] subscribe_event_types = ["kv-v2/data-delete"] }`)
-	policy("blind", `path "secret/*" { capabilities = ["read"] }`)
+}
 
-	t.Run("refused", func(t *testing.T) {
-		for name, c := range map[string]struct {
-			token, types, since string
-			status              int
-		}{
-			"no token":          {"", "*", "", http.StatusForbidden},
-			"no such token":     {"hvs.none", "*", "", http.StatusForbidden},
-			"no capability":     {token("blind"), "*", "", http.StatusForbidden},
-			"no such cursor":    {l.RootToken, "*", "c1-AAAA", http.StatusBadRequest},
-			"a cursor to come":  {l.RootToken, "*", "c1-AAAAAAAAAAAAAAAAAAAAAAAB", http.StatusBadRequest},
-			"too many stars":    {l.RootToken, "*a*a*a*a*a*a*a*a*a", "", http.StatusBadRequest},
-			"a type without /":  {l.RootToken, "kv", "", http.StatusBadRequest},
-			"a very long type":  {l.RootToken, strings.Repeat("a", 500) + "*", "", http.StatusBadRequest},
-			"nothing to follow": {l.RootToken, "", "", http.StatusNotFound},
-		} {
-			conn, answer, err := dial(ctx, l, 1, c.token, c.types, c.since)
-			if err == nil {
-				_ = conn.CloseNow()
-				t.Errorf("%s: a subscription was opened", name)
-				continue
-			}
-			if answer == nil || answer.StatusCode != c.status {
-				t.Errorf("%s: %v, want status %d", name, err, c.status)
-			}
+func (d *eventDesk) filtered(t *testing.T) {
+	ctx := within(t, time.Minute)
+	reads, watches := d.token(t, ctx, "reader"), d.token(t, ctx, "watcher")
+	reader, watcher, all := subscribed(t, ctx, d.l, 1, reads, "*", ""), subscribed(t, ctx, d.l, 1, watches, "*", ""), subscribed(t, ctx, d.l, 1, d.l.RootToken, "kv-v2/*", "")
+	d.put(t, ctx, "other")
+	d.put(t, ctx, "team/a")
+	if _, err := d.root.Do(ctx, "DELETE", "secret/data/other", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"kv-v2/data-write secret/data/other 1", "kv-v2/data-write secret/data/team/a 1", "kv-v2/data-delete secret/data/other 1"} {
+		if got := mustReceive(t, ctx, all); got.what() != want {
+			t.Errorf("root got %q, want %q", got.what(), want)
 		}
-		for _, address := range []string{"http://127.0.0.1:1/", "https://u:p@127.0.0.1/", "ftp://127.0.0.1/"} {
-			answer, err := root.Do(ctx, "POST", "sys/events/webhooks/bad", map[string]any{"url": address})
-			if err != nil || answer.Status != http.StatusBadRequest {
-				t.Errorf("a webhook at %s: %v, %v, want 400", address, answer, err)
-			}
-		}
-		answer, err := root.With(token("reader")).Do(ctx, "POST", "sys/events/webhooks/mine", map[string]any{"url": "https://127.0.0.1/"})
-		if err != nil || answer.Status != http.StatusForbidden {
-			t.Errorf("a webhook of whoever has no sudo: %v, %v, want 403", answer, err)
-		}
-	})
+	}
+	if got := mustReceive(t, ctx, reader); got.what() != "kv-v2/data-write secret/data/team/a 1" {
+		t.Errorf("the reader got %q", got.what())
+	}
+	if got := mustReceive(t, ctx, watcher); got.what() != "kv-v2/data-delete secret/data/other 1" {
+		t.Errorf("the watcher got %q", got.what())
+	}
 
-	t.Run("filtered by policy", func(t *testing.T) {
-		ctx := within(t, time.Minute)
-		reads, watches := token("reader"), token("watcher")
-		reader, watcher, all := subscribed(t, ctx, l, 1, reads, "*", ""), subscribed(t, ctx, l, 1, watches, "*", ""), subscribed(t, ctx, l, 1, l.RootToken, "kv-v2/*", "")
-		put("other")
-		put("team/a")
-		if _, err := root.Do(ctx, "DELETE", "secret/data/other", nil); err != nil {
-			t.Fatal(err)
-		}
-		for _, want := range []string{"kv-v2/data-write secret/data/other 1", "kv-v2/data-write secret/data/team/a 1", "kv-v2/data-delete secret/data/other 1"} {
-			if got := mustReceive(t, ctx, all); got.what() != want {
-				t.Errorf("root got %q, want %q", got.what(), want)
+	// Policies hold as they are when an event is sent.
+	d.policy(t, ctx, "reader", maySubscribe+`path "secret/data/other" { capabilities = ["read"] }`)
+	d.put(t, ctx, "team/b")
+	d.put(t, ctx, "other")
+	if got := mustReceive(t, ctx, reader); got.what() != "kv-v2/data-write secret/data/other 2" {
+		t.Errorf("under its new policy the reader got %q", got.what())
+	}
+
+	// A token that is gone gets nothing more, and is told.
+	if err := d.root.Write(ctx, "auth/token/revoke", map[string]any{"token": reads}, nil); err != nil {
+		t.Fatal(err)
+	}
+	d.put(t, ctx, "other")
+	_, err := receive(ctx, reader)
+	var closed websocket.CloseError
+	if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "since=c1-") {
+		t.Errorf("after its token was revoked the reader got %v", err)
+	}
+	d.policy(t, ctx, "watcher", `path "secret/*" { capabilities = ["subscribe"] subscribe_event_types = ["*"] }`)
+	if _, err := receive(ctx, watcher); !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation {
+		t.Errorf("without the right to subscribe the watcher got %v", err)
+	}
+	if got := mustReceive(t, ctx, all); got.what() != "kv-v2/data-write secret/data/team/b 1" {
+		t.Errorf("root got %q", got.what())
+	}
+}
+
+func (d *eventDesk) repeated(t *testing.T) {
+	ctx := within(t, time.Minute)
+	conn := subscribed(t, ctx, d.l, 1, d.l.RootToken, "*", "")
+	d.put(t, ctx, "audited")
+	h := mustReceive(t, ctx, conn)
+	if err := conn.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Errorf("closing a subscription: %v", err)
+	}
+	// What a client has seen, it sees again in the same words.
+	again := subscribed(t, ctx, d.l, 1, d.l.RootToken, "*", "oldest")
+	for {
+		if next := mustReceive(t, ctx, again); next.ID == h.ID {
+			if next.Cursor != h.Cursor {
+				t.Errorf("the cursor of %s is %s, was %s", h.ID, next.Cursor, h.Cursor)
 			}
+			break
 		}
-		if got := mustReceive(t, ctx, reader); got.what() != "kv-v2/data-write secret/data/team/a 1" {
-			t.Errorf("the reader got %q", got.what())
-		}
-		if got := mustReceive(t, ctx, watcher); got.what() != "kv-v2/data-delete secret/data/other 1" {
-			t.Errorf("the watcher got %q", got.what())
-		}
-
-		// Policies hold as they are when an event is sent.
-		policy("reader", subscribe+`path "secret/data/other" { capabilities = ["read"] }`)
-		put("team/b")
-		put("other")
-		if got := mustReceive(t, ctx, reader); got.what() != "kv-v2/data-write secret/data/other 2" {
-			t.Errorf("under its new policy the reader got %q", got.what())
-		}
-
-		// A token that is gone gets nothing more, and is told.
-		if err := root.Write(ctx, "auth/token/revoke", map[string]any{"token": reads}, nil); err != nil {
-			t.Fatal(err)
-		}
-		put("other")
-		_, err := receive(ctx, reader)
-		var closed websocket.CloseError
-		if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "since=c1-") {
-			t.Errorf("after its token was revoked the reader got %v", err)
-		}
-		policy("watcher", `path "secret/*" { capabilities = ["subscribe"] subscribe_event_types = ["*"] }`)
-		if _, err := receive(ctx, watcher); !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation {
-			t.Errorf("without the right to subscribe the watcher got %v", err)
-		}
-		if got := mustReceive(t, ctx, all); got.what() != "kv-v2/data-write secret/data/team/b 1" {
-			t.Errorf("root got %q", got.what())
-		}
-	})
-
-	t.Run("audited", func(t *testing.T) {
-		ctx := within(t, time.Minute)
-		conn := subscribed(t, ctx, l, 1, l.RootToken, "*", "")
-		put("audited")
-		h := mustReceive(t, ctx, conn)
-		if err := conn.Close(websocket.StatusNormalClosure, ""); err != nil {
-			t.Errorf("closing a subscription: %v", err)
-		}
-		// What a client has seen, it sees again in the same words.
-		again := subscribed(t, ctx, l, 1, l.RootToken, "*", "oldest")
-		for {
-			if next := mustReceive(t, ctx, again); next.ID == h.ID {
-				if next.Cursor != h.Cursor {
-					t.Errorf("the cursor of %s is %s, was %s", h.ID, next.Cursor, h.Cursor)
-				}
-				break
-			}
-		}
-	})
+	}
 }
 
 // inbox is a webhook's receiver.

@@ -92,7 +92,11 @@ func FindDue(view conclave.View, limit int) (Due, error) {
 
 // Expire queues those leases that are over and looks at the others again in time.
 func Expire(tx conclave.Tx, due Due, owners Owners) error {
+	told := 0
 	for _, e := range due {
+		if told == maxTold {
+			return nil // the others are still due
+		}
 		id, err := tx.Get(e.Dir + e.Key)
 		if err != nil {
 			return err
@@ -123,7 +127,10 @@ func Expire(tx conclave.Tx, due Due, owners Owners) error {
 		if why != "" {
 			err = r.end(tx, Ending{Why: why}, 0)
 		} else {
-			err = r.reindex(tx, ownerEnds)
+			var tells bool
+			if tells, err = r.reindex(tx, ownerEnds); tells {
+				told++
+			}
 		}
 		if err != nil {
 			return err
@@ -132,17 +139,20 @@ func Expire(tx conclave.Tx, due Due, owners Owners) error {
 	return nil
 }
 
-// reindex moves the lease's entry to where it belongs by now.
-func (r *Record) reindex(tx conclave.Tx, ownerEnds int64) error {
+// reindex moves the lease's entry to where it belongs by now. told says that this told of the lease's end.
+func (r *Record) reindex(tx conclave.Tx, ownerEnds int64) (told bool, err error) {
 	if err := expiryIndex.Remove(tx, r.Look, r.Key()); err != nil {
-		return err
+		return false, err
 	}
 	same := *r
 	same.lookBy(ownerEnds)
 	if err := expiryIndex.Put(tx, same.Look, same.Key(), same.ID); err != nil {
-		return err
+		return false, err
 	}
-	return storeAt(tx, idDir+same.ID, &same)
+	if err := storeAt(tx, idDir+same.ID, &same); err != nil {
+		return false, err
+	}
+	return same.tellMoved(tx)
 }
 
 // EndOf queues a lease because the token that it belonged to has ended. One that is over already is passed over; one whose

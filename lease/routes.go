@@ -231,7 +231,8 @@ func (r *Record) prolong(tx conclave.Tx, mount *conclave.Mount, given *conclave.
 	}
 	next.Expires = now.Add(ttl).UnixNano()
 	if next.Expires < r.Look { // it may end sooner than anybody would look
-		return warnings, next.reindex(tx, ownerEnds)
+		_, err := next.reindex(tx, ownerEnds)
+		return warnings, err
 	}
 	return warnings, storeAt(tx, idDir+next.ID, &next)
 }

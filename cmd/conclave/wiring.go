@@ -232,6 +232,7 @@ func (d *daemon) run(ctx context.Context, listeners []*server.Listener, keepSeal
 	d.cluster.WhileLeader("re-encryption", d.vault.Reencrypt)
 	d.cluster.WhileLeader("expiry", d.expireTokens)
 	d.cluster.WhileLeader("leases", d.reaper.Run)
+	d.cluster.WhileLeader("lease warnings", d.reaper.Warn)
 	d.cluster.WhileLeader("webhooks", d.events.Webhooks.Run)
 	d.cluster.WhileLeader("work", d.worker.Run)
 	d.cluster.WhileLeader("members", d.signMembers)
