@@ -27,6 +27,7 @@ import (
 	"conclave/cmd/conclave/secrets"
 	"conclave/cmd/conclave/ssh"
 	"conclave/cmd/conclave/token"
+	"conclave/cmd/conclave/transit"
 
 	"github.com/spf13/cobra"
 )
@@ -127,7 +128,7 @@ func newRoot(s *client.Session) *cobra.Command {
 		}
 	}
 	add("data", logical.Commands(s)...)
-	add("data", kv.Command(s), secrets.Command(s), rotate.Command(s), ssh.Command(s), events.Command(s))
+	add("data", kv.Command(s), secrets.Command(s), rotate.Command(s), transit.Command(s), ssh.Command(s), events.Command(s))
 	auth := secrets.AuthCommand(s)
 	auth.AddCommand(login.Help(s))
 	add("access", login.Command(s), auth, token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), namespace.Command(s), access.Why(s), access.Command(s), audit.Command(s))

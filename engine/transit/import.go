@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"time"
 
 	"conclave"
@@ -144,6 +146,29 @@ func (b *brought) unwrap(by *keys.Key, hash crypto.Hash) ([]byte, error) {
 		return nil, conclave.Errorf(conclave.Invalid, "the ciphertext can't be unwrapped: is it wrapped with this mount's wrapping key and the right hash function?")
 	}
 	return secret, nil
+}
+
+// Wrap makes the ciphertext of an import: key (raw, or PKCS #8) for the vault whose wrapping key, PKIX in PEM, it is given.
+// hash is the name of OAEP's hash function, "" for SHA256.
+func Wrap(wrappingKey, hash string, key []byte) (string, error) {
+	block, _ := pem.Decode([]byte(wrappingKey))
+	if block == nil {
+		return "", conclave.Errorf(conclave.Invalid, "the wrapping key isn't in PEM")
+	}
+	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	to, isRSA := public.(*rsa.PublicKey)
+	if err != nil || !isRSA {
+		return "", conclave.Errorf(conclave.Invalid, "the wrapping key is no RSA key")
+	}
+	function, err := wrap.Hash(hash)
+	if err != nil {
+		return "", err
+	}
+	sealed, err := wrap.Seal(to, function, key)
+	if err != nil {
+		return "", conclave.Errorf(conclave.Invalid, "the key can't be wrapped: it has between 1 and %d bytes", wrap.MaxKey)
+	}
+	return base64.StdEncoding.EncodeToString(sealed), nil
 }
 
 const importDoc = `Make a key of one that is brought: whole and wrapped, or its public half alone.
