@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/engine/pki/issuing"
 )
 
 // What issuers are for.
@@ -96,6 +97,7 @@ type Issuer struct {
 	URLs      *URLs  `json:"urls,omitempty"`       // instead of the mount's
 
 	Cert *x509.Certificate `json:"-"`
+	PEM  string            `json:"-"` // of the certificate, without a newline at its end
 }
 
 // DecodeIssuer reads a stored issuer.
@@ -108,7 +110,7 @@ func DecodeIssuer(value []byte) (*Issuer, error) {
 	if err != nil {
 		return nil, errFormat
 	}
-	issuer.Cert = cert
+	issuer.Cert, issuer.PEM = cert, issuing.CertificatePEM(cert)
 	return issuer, nil
 }
 

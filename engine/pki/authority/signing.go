@@ -146,13 +146,13 @@ type Issued struct {
 
 // Present is a certificate as a client wants it, with its private key if one was made.
 func (by *Signing) Present(cert *x509.Certificate, format issuing.Format, key crypto.Signer, withoutRoots bool) (*Issued, error) {
-	out := &Issued{Certificate: format.Certificate(cert), IssuingCA: format.Certificate(by.Issuer.Cert), SerialNumber: stored.SerialText(stored.SerialName(cert.SerialNumber)),
+	out := &Issued{Certificate: format.Certificate(cert), IssuingCA: by.Issuer.text(format), SerialNumber: stored.SerialText(stored.SerialName(cert.SerialNumber)),
 		NotBefore: cert.NotBefore.Unix(), Expiration: cert.NotAfter.Unix()}
 	var chain []*x509.Certificate
 	for _, link := range by.chain {
 		if !withoutRoots || !IsSelfSigned(link.Cert) {
 			chain = append(chain, link.Cert)
-			out.Chain = append(out.Chain, format.Certificate(link.Cert))
+			out.Chain = append(out.Chain, link.text(format))
 		}
 	}
 	if key != nil {
@@ -166,4 +166,12 @@ func (by *Signing) Present(cert *x509.Certificate, format issuing.Format, key cr
 		out.Certificate = issuing.Bundle(out.PrivateKey, cert, chain)
 	}
 	return out, nil
+}
+
+// text is the issuer's certificate in a format, which is kept for the usual one.
+func (i *Issuer) text(format issuing.Format) string {
+	if format.Name == "der" || i.PEM == "" {
+		return format.Certificate(i.Cert)
+	}
+	return i.PEM
 }
