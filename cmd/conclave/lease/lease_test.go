@@ -31,7 +31,7 @@ func TestCommandsSendWhatVaultsDo(t *testing.T) {
 		{"queue abandon --reason moved k", `PUT /v1/sys/leases/queue/k/abandon {"reason":"moved"}`},
 		{"count", `GET /v1/sys/leases/count `},
 		{"count --type irrevocable", `GET /v1/sys/leases/count?type=irrevocable `},
-		{"irrevocable", `GET /v1/sys/leases?type=irrevocable `},
+		{"irrevocable list", `GET /v1/sys/leases?type=irrevocable `},
 		{"irrevocable forget k", `DELETE /v1/sys/leases/abandoned/k `},
 		{"damaged list", `GET /v1/sys/leases/damaged?list=true `},
 		{"damaged read k", `GET /v1/sys/leases/damaged/k `},

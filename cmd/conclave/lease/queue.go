@@ -203,8 +203,9 @@ func kinds(kind string) url.Values {
 }
 
 func irrevocable(s *client.Session) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "irrevocable", Short: "Show the leases that were abandoned", Args: cobra.NoArgs,
+	group := &cobra.Command{Use: "irrevocable", Short: "Work with leases that were abandoned"}
+	group.AddCommand(&cobra.Command{
+		Use: "list", Short: "Show the leases that were abandoned", Args: cobra.NoArgs,
 		RunE: s.Connected(func(ctx context.Context, c *api.Client, _ []string) error {
 			secret, err := c.Logical().ReadWithDataWithContext(ctx, "sys/leases", kinds("irrevocable"))
 			if err != nil || secret == nil {
@@ -225,9 +226,8 @@ func irrevocable(s *client.Session) *cobra.Command {
 				client.WriteTable(w, columns, rows)
 			})
 		}),
-	}
-	cmd.AddCommand(change(s, http.MethodDelete, "forget KEY", "Forget a lease that was abandoned", "sys/leases/abandoned/", "", "Success! Forgot: %s"))
-	return cmd
+	}, change(s, http.MethodDelete, "forget KEY", "Forget a lease that was abandoned", "sys/leases/abandoned/", "", "Success! Forgot: %s"))
+	return group
 }
 
 func tidy(s *client.Session) *cobra.Command {
