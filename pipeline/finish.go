@@ -14,6 +14,9 @@ import (
 const (
 	// finishTime is how long that record may take, whatever is left of the request's time.
 	finishTime = 10 * time.Second
+	// catchUpTime is how long finishing waits for this node to have applied what was committed. It goes on without then: a node
+	// that lags must be sealed all the same.
+	catchUpTime = 10 * time.Second
 	// finishAttempts bounds how often it is proposed again because a snapshot replaced the state.
 	finishAttempts = 4
 )
@@ -22,6 +25,7 @@ const (
 // and did what its handler does; if the answer says more than that, or that acting failed, this is one more attempt of the
 // request, with a record of its own before the answer leaves.
 func (r *run) finish(ctx context.Context, done *conclave.Response) (*conclave.Response, error) {
+	r.catchUp(ctx, done.Index)
 	resp, failure := r.act(ctx)
 	switch {
 	case failure != nil:
@@ -52,6 +56,15 @@ func (r *run) finish(ctx context.Context, done *conclave.Response) (*conclave.Re
 		return nil, failure // which tells nothing but "not now"
 	}
 	return nil, conclave.Errorf(conclave.Unknown, "what came of it could not be recorded")
+}
+
+// catchUp has the state show what was committed: a follower learns of that late.
+func (r *run) catchUp(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, catchUpTime)
+	defer cancel()
+	if err := r.pipeline.store.WaitApplied(ctx, index); err != nil {
+		r.pipeline.log.Warn("a request is finished on a state that may not show it yet", "request_id", r.request.ID)
+	}
 }
 
 // act runs the route's Finish. A panic becomes an error of this request alone.

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"encoding/json"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -147,5 +148,45 @@ func TestAnswerThatCannotBeRecordedDoesNotLeave(t *testing.T) {
 				t.Errorf("%+v, %v left without a record", resp, err)
 			}
 		})
+	}
+}
+
+// What finishes a request sees what it has committed, though this node learns of it late.
+func TestFinishSeesWhatWasCommitted(t *testing.T) {
+	var b *bench
+	route := conclave.WriteRoute(conclave.Update, "probe", "Writes.",
+		func(_ context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.None, error) {
+			return nil, tx.Put("probe/x", []byte("written"))
+		})
+	var seen string
+	route.Finish = func(context.Context, *conclave.Request, any) (*conclave.Response, error) {
+		return nil, b.store.Look("", func(system conclave.Tx) error {
+			value, err := system.Get("probe/x")
+			seen = string(value)
+			return err
+		})
+	}
+	b = newBench(t, route)
+	b.lag(true)
+	applied := b.follower.Applied()
+	done := make(chan struct{})
+	go func() { // the follower gets it when the leader has it for a while
+		defer close(done)
+		for b.leader.Applied() == applied && t.Context().Err() == nil {
+			runtime.Gosched()
+		}
+		for range 1000 {
+			runtime.Gosched()
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.follower.ApplyBatch(b.log)
+	}()
+	if _, err := b.probe(t); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	if seen != "written" {
+		t.Errorf("finishing saw %q, want what was written", seen)
 	}
 }
