@@ -106,7 +106,7 @@ func jobOf(view conclave.View, name string, en *entry, st *state, rotate bool) *
 func (e *Engine) do(ctx context.Context, j *job) outcome {
 	var out outcome
 	if j.retire != nil {
-		err := e.call(ctx, j, handover.Retire, j.retire.Version, j.retire.Rotation, j.retire.Value, false)
+		err := e.tell(ctx, j, handover.Retire, j.retire.Version, j.retire.Rotation, j.retire.Value, false)
 		if out.retired = err == nil; err != nil {
 			out.failure = "retire: " + reasonOf(err)
 		}
@@ -115,12 +115,12 @@ func (e *Engine) do(ctx context.Context, j *job) outcome {
 		return out
 	}
 	p := j.pending
-	if err := e.call(ctx, j, handover.Rotate, p.Version, p.Rotation, p.Value, p.Emergency); err != nil {
+	if err := e.tell(ctx, j, handover.Rotate, p.Version, p.Rotation, p.Value, p.Emergency); err != nil {
 		out.failure = "hand-over: " + reasonOf(err)
 		return out
 	}
 	if j.entry.Verify {
-		if err := e.call(ctx, j, handover.Verify, p.Version, p.Rotation, p.Value, p.Emergency); err != nil {
+		if err := e.tell(ctx, j, handover.Verify, p.Version, p.Rotation, p.Value, p.Emergency); err != nil {
 			out.failure = "verification: " + reasonOf(err)
 			return out
 		}
@@ -129,7 +129,7 @@ func (e *Engine) do(ctx context.Context, j *job) outcome {
 	return out
 }
 
-func (e *Engine) call(ctx context.Context, j *job, mode string, version int, rotation, value string, isEmergency bool) error {
+func (e *Engine) tell(ctx context.Context, j *job, mode string, version int, rotation, value string, isEmergency bool) error {
 	ctx, cancel := context.WithTimeout(ctx, j.entry.Timeout.Duration())
 	defer cancel()
 	call := j.where
@@ -137,10 +137,7 @@ func (e *Engine) call(ctx context.Context, j *job, mode string, version int, rot
 	if mode == handover.Rotate {
 		call.Current = j.current
 	}
-	if j.entry.WebhookURL != "" {
-		return j.entry.webhook().Send(ctx, j.at, &call)
-	}
-	return e.settings.Programs.Run(ctx, j.entry.command(), &call)
+	return e.call(ctx, j.entry, j.at, &call)
 }
 
 // reasonOf is the text of a failure, which tells neither what the source said nor where it is.

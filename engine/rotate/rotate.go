@@ -71,12 +71,25 @@ func Plugin(settings Settings) conclave.Plugin {
 	return conclave.Plugin{
 		Kind: kind,
 		Doc:  "Secrets of any source, made anew on a schedule and handed over by webhook or command.",
-		Open: func(map[string]string) (conclave.Engine, error) { return &Engine{settings}, nil },
+		Open: func(map[string]string) (conclave.Engine, error) { return newEngine(settings), nil },
 	}
 }
 
 // Engine serves the routes and does the work. It has no state.
-type Engine struct{ settings Settings }
+type Engine struct {
+	settings Settings
+	// call tells the source of an entry, as of a time.
+	call func(ctx context.Context, en *entry, at time.Time, call *handover.Call) error
+}
+
+func newEngine(settings Settings) *Engine {
+	return &Engine{settings, func(ctx context.Context, en *entry, at time.Time, call *handover.Call) error {
+		if en.WebhookURL != "" {
+			return en.webhook().Send(ctx, at, call)
+		}
+		return settings.Programs.Run(ctx, en.command(), call)
+	}}
+}
 
 var _ conclave.Worker = (*Engine)(nil)
 

@@ -107,7 +107,7 @@ func (s *source) modes() []string {
 }
 
 func engineWith(programs *handover.Programs) *Engine {
-	return &Engine{Settings{Programs: programs, Random: rand.NewChaCha8([32]byte{1})}}
+	return newEngine(Settings{Programs: programs, Random: rand.NewChaCha8([32]byte{1})})
 }
 
 type fields = map[string]any
