@@ -22,6 +22,7 @@ import (
 	"conclave/cmd/conclave/login"
 	"conclave/cmd/conclave/namespace"
 	"conclave/cmd/conclave/operator"
+	"conclave/cmd/conclave/pki"
 	"conclave/cmd/conclave/policy"
 	"conclave/cmd/conclave/rotate"
 	"conclave/cmd/conclave/secrets"
@@ -128,7 +129,7 @@ func newRoot(s *client.Session) *cobra.Command {
 		}
 	}
 	add("data", logical.Commands(s)...)
-	add("data", kv.Command(s), secrets.Command(s), rotate.Command(s), transit.Command(s), ssh.Command(s), events.Command(s))
+	add("data", kv.Command(s), secrets.Command(s), rotate.Command(s), transit.Command(s), pki.Command(s), ssh.Command(s), events.Command(s))
 	auth := secrets.AuthCommand(s)
 	auth.AddCommand(login.Help(s))
 	add("access", login.Command(s), auth, token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), namespace.Command(s), access.Why(s), access.Command(s), audit.Command(s))
