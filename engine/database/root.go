@@ -125,7 +125,7 @@ func intendRoot(_ context.Context, tx conclave.Tx, input any) (*conclave.Intent,
 	if r == nil {
 		r = &root{}
 	}
-	if err := tx.Wake(rootWork+name, tx.Now().Add(settleAfter)); err != nil {
+	if err := tx.Wake(rootWork+name, c.settle(tx.Now(), r.Since)); err != nil {
 		return nil, err
 	}
 	t, err := r.intend(tx, name, c)

@@ -278,7 +278,7 @@ func intendStatic(_ context.Context, tx conclave.Tx, input any) (*conclave.Inten
 	if s == nil {
 		return nil, conclave.Errorf(conclave.Invalid, "no static role found for role name")
 	}
-	if err := tx.Wake(staticWork+name, tx.Now().Add(settleAfter)); err != nil {
+	if err := tx.Wake(staticWork+name, s.settle(tx.Now(), s.Since)); err != nil {
 		return nil, err
 	}
 	return s.intend(tx, name, staticDir+name)

@@ -10,7 +10,16 @@ import (
 )
 
 // settleAfter is how long after a rotation that a client asked for it is looked at whether it came to an end.
-const settleAfter = 2 * time.Minute
+const settleAfter = 30 * time.Second
+
+// settle is when to look: if a rotation is due before, it is the one.
+func (r *rotation) settle(now time.Time, since int64) time.Time {
+	at := now.Add(settleAfter)
+	if due := r.next(unixNano(since)); !due.IsZero() && due.Before(at) {
+		return due
+	}
+	return at
+}
 
 // task is a password that has to be set in a database. It is written down before, and may be done twice: what sets it is
 // the same.

@@ -43,7 +43,10 @@ func Open(s driver.Settings) (driver.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	lower := strings.ToLower(text)
+	lower := strings.ToLower(s.URL)
+	if s.DisableEscaping {
+		lower = strings.ToLower(text)
+	}
 	for _, word := range forbidden {
 		if strings.Contains(lower, word+"=") || strings.Contains(lower, word+" ") {
 			return nil, conclave.Errorf(conclave.Invalid, "connection_url can't have %s: certificates are given as tls_ca, tls_certificate and private_key", word)
