@@ -80,14 +80,18 @@ func (e *endpoint) contained(w http.ResponseWriter, r *http.Request, id string) 
 		if p == nil {
 			return
 		}
-		what := fmt.Sprintf("%T", p)
-		if words, ok := p.(runtime.Error); ok {
-			what = words.Error()
-		}
-		e.log.Error("request panicked", "request_id", id, "panic", what, "stack", string(debug.Stack()))
+		e.logPanic(id, p)
 		status = e.fail(w, id, errPanicked)
 	}()
 	return e.serve(w, r, id)
+}
+
+func (e *endpoint) logPanic(id string, p any) {
+	what := fmt.Sprintf("%T", p)
+	if words, ok := p.(runtime.Error); ok {
+		what = words.Error()
+	}
+	e.log.Error("request panicked", "request_id", id, "panic", what, "stack", string(debug.Stack()))
 }
 
 func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, id string) int {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -43,38 +44,58 @@ func (e *endpoint) stream(w http.ResponseWriter, r *http.Request, stream conclav
 	if err != nil {
 		return http.StatusBadRequest // it has been answered
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	// Reading goes on until the connection ends: a context that ended before would break it without a word.
+	connected := context.WithoutCancel(r.Context())
+	ctx, cancel := context.WithCancel(connected)
 	defer cancel()
 	defer context.AfterFunc(e.streaming, cancel)()
-	ctx = conn.CloseRead(ctx) // a client has nothing to say
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return ping(ctx, conn) })
-	group.Go(func() error {
-		err := stream(ctx, func(ctx context.Context, message []byte) error {
-			brief, cancel := context.WithTimeout(ctx, streamWrite)
-			defer cancel()
-			return conn.Write(brief, websocket.MessageText, message)
-		})
-		if err == nil {
-			err = errStreamEnded
-		}
+	var reader errgroup.Group
+	defer func() { _ = reader.Wait() }()
+	var talks atomic.Bool // the client has said something
+	reader.Go(func() error {
+		defer cancel()
+		_, _, err := conn.Reader(connected)
+		talks.Store(err == nil)
 		return err
 	})
-	err = group.Wait()
-	if known, ok := errors.AsType[*conclave.Error](err); ok || e.streaming.Err() != nil {
-		code, reason := websocket.StatusGoingAway, "the server stops"
-		if ok {
-			code, reason = closeCode(known.Kind), known.Error()
+	defer func() {
+		if p := recover(); p != nil {
+			e.logPanic(w.Header().Get("X-Request-Id"), p)
 		}
-		_ = conn.Close(code, strings.ToValidUTF8(reason[:min(len(reason), maxReason)], ""))
-		return http.StatusSwitchingProtocols
-	}
-	if errors.Is(err, errStreamEnded) {
-		_ = conn.Close(websocket.StatusNormalClosure, "")
-		return http.StatusSwitchingProtocols
-	}
-	_ = conn.CloseNow()
+		_ = conn.CloseNow() // or the reader would be waited for in vain
+	}()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return ping(ctx, conn) })
+	err = stream(ctx, func(_ context.Context, message []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		brief, cancel := context.WithTimeout(connected, streamWrite) // a message isn't broken off because the stream ends
+		defer cancel()
+		return conn.Write(brief, websocket.MessageText, message)
+	})
+	cancel()
+	_ = group.Wait() // if the client answers no ping, the stream has ended for that
+	e.closeStream(conn, err, &talks)
 	return http.StatusSwitchingProtocols
+}
+
+// closeStream tells the client why no more comes, unless it is gone.
+func (e *endpoint) closeStream(conn *websocket.Conn, err error, talks *atomic.Bool) {
+	known, ok := errors.AsType[*conclave.Error](err)
+	switch {
+	case ok:
+		reason := known.Error()
+		_ = conn.Close(closeCode(known.Kind), strings.ToValidUTF8(reason[:min(len(reason), maxReason)], ""))
+	case err == nil:
+		_ = conn.Close(websocket.StatusNormalClosure, "")
+	case e.streaming.Err() != nil:
+		_ = conn.Close(websocket.StatusGoingAway, "the server stops")
+	case talks.Load():
+		_ = conn.Close(websocket.StatusPolicyViolation, "a client has nothing to say")
+	default:
+		_ = conn.CloseNow()
+	}
 }
 
 var errStopping = conclave.Errorf(conclave.Unavailable, "the server stops")
@@ -97,9 +118,6 @@ func (s *Server) stopStreams() {
 	s.mu.Unlock()
 	s.streams.Wait()
 }
-
-// errStreamEnded ends the pings of a stream that has said all.
-var errStreamEnded = errors.New("the stream has ended")
 
 // ping finds out whether the client is still there.
 func ping(ctx context.Context, conn *websocket.Conn) error {
