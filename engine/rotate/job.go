@@ -53,6 +53,7 @@ func (st *state) claimBy(holder string, now time.Time, en *entry) {
 func (e *Engine) makePending(view conclave.View, st *state, en *entry, why cause) error {
 	if st.Pending != nil {
 		if why.What != scheduled && why.What != atFirst {
+			why.Emergency = why.Emergency || st.Pending.Emergency // which is over when it has succeeded, not before
 			st.Pending.cause = why
 		}
 		return nil
@@ -74,6 +75,23 @@ func (e *Engine) makePending(view conclave.View, st *state, en *entry, why cause
 	}
 	st.Last++
 	st.Pending = &pending{Version: st.Last, Rotation: rotation, Value: value, cause: why}
+	return nil
+}
+
+// giveUp has the next pending value be another one. The source may have taken the one that is given up: it is ended there,
+// if that is wanted, once another one works, and not before.
+func (e *Engine) giveUp(view conclave.View, st *state, en *entry, why cause) error {
+	old := st.Pending
+	if st.Pending = nil; old != nil {
+		why.Emergency = why.Emergency || old.Emergency
+	}
+	if err := e.makePending(view, st, en, why); err != nil || old == nil {
+		return err
+	}
+	if old.Attempts > 0 || st.Claim != nil {
+		old.Instead = append(old.Instead, held{Version: old.Version, Rotation: old.Rotation, Value: old.Value, Since: old.At})
+	}
+	st.Pending.Instead = old.Instead[max(0, len(old.Instead)-maxRetiring):]
 	return nil
 }
 
@@ -200,6 +218,9 @@ func rotationFailure(out outcome) string {
 // take makes the pending value the current one.
 func (st *state) take(en *entry, now time.Time) {
 	p := st.Pending
+	for i := range p.Instead {
+		st.drop(&p.Instead[i], en)
+	}
 	if st.Previous != nil {
 		st.drop(st.Previous, en)
 		st.Previous = nil

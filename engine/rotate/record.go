@@ -49,6 +49,7 @@ type pending struct {
 	Rotation string `json:"rotation"`
 	Value    string `json:"value"`
 	Attempts int    `json:"attempts"`
+	Instead  []held `json:"instead,omitempty"` // values that were given up for this one, which may be at the source
 	cause
 }
 

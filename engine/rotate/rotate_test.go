@@ -509,6 +509,44 @@ func TestARefusedValueCanBeReplaced(t *testing.T) {
 	want(t, "calls", s.modes(), "[rotate 2 rotate 2 rotate 3 verify 3]")
 }
 
+// TestAValueThatWasGivenUpIsRetired, since its source may have taken it, but not before another one works.
+func TestAValueThatWasGivenUpIsRetired(t *testing.T) {
+	s := newSource(t)
+	h := mounted(t, s, fields{"retire": true, "grace_period": "1h"})
+	s.set(func(call *handover.Call) (int, string) {
+		if call.Mode == handover.Verify && call.Version < 4 {
+			return 500, ""
+		}
+		return 0, ""
+	})
+	for range 2 {
+		h.Data(conclave.Update, "rotate/app", fields{"new_value": true})
+	}
+	want(t, "calls", s.modes(), "[rotate 2 verify 2 rotate 3 verify 3]")
+	want(t, "retiring", status(h)["retiring"], nil)
+	want(t, "version", h.Data(conclave.Update, "rotate/app", fields{"new_value": true})["version"], 4)
+	for range 2 {
+		runDue(t, h, 0)
+	}
+	want(t, "calls", s.modes(), "[rotate 4 verify 4 retire 2 retire 3]")
+	want(t, "previous", creds(h)["previous"].(map[string]any)["version"], 1)
+}
+
+// TestAnEmergencyStaysOne whoever asks for the next attempt.
+func TestAnEmergencyStaysOne(t *testing.T) {
+	for _, more := range []fields{nil, {"new_value": true}} {
+		s := newSource(t)
+		h := mounted(t, s, fields{"grace_period": "1h"})
+		s.set(func(*handover.Call) (int, string) { return 500, "" })
+		h.Data(conclave.Update, "emergency/app", nil)
+		s.set(nil)
+		h.Data(conclave.Update, "rotate/app", more)
+		if got := creds(h); got["version"] == json.Number("1") || got["previous"] != nil {
+			t.Errorf("after an emergency and a rotation: %v", got)
+		}
+	}
+}
+
 func TestAMissingPasswordPolicyShows(t *testing.T) {
 	s := newSource(t)
 	h := enginetest.New(t, engineWith(nil), enginetest.PasswordPolicies(map[string]string{"p": `length = 8 rule "charset" { charset = "ab" }`}))

@@ -98,11 +98,12 @@ func (e *Engine) intendRotation(tx conclave.Tx, in *rotateIn, isEmergency bool) 
 	case st.Paused != nil && !isEmergency:
 		return nil, conclave.Errorf(conclave.Invalid, "the entry is paused")
 	}
-	if in.NewValue && (st.Pending == nil || st.Pending.Request != why.Request) { // if this runs again, the value is another one already
-		st.Pending = nil
-	}
 	st.expire(tx, en)
-	if err := e.makePending(tx, st, en, why); err != nil {
+	begin := e.makePending
+	if in.NewValue && (st.Pending == nil || st.Pending.Request != why.Request) { // if this runs again, the value is another one already
+		begin = e.giveUp
+	}
+	if err := begin(tx, st, en, why); err != nil {
 		return nil, err
 	}
 	st.claimBy(why.Request, now, en)
