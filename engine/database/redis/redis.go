@@ -185,8 +185,8 @@ func checkName(name string) error {
 // rulesOf reads rules, one or a JSON array of them in each statement. Passwords and whether the login is on are ours.
 func rulesOf(statements []string) ([]string, error) {
 	var rules []string
-	for _, text := range driver.Expand(statements) {
-		if strings.HasPrefix(text, "[") {
+	for _, text := range statements {
+		if text = strings.TrimSpace(text); strings.HasPrefix(text, "[") {
 			var list []string
 			if json.Unmarshal([]byte(text), &list) != nil {
 				return nil, conclave.Errorf(conclave.Invalid, "creation_statements: a JSON array of rules is wanted")
