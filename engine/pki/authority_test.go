@@ -172,6 +172,21 @@ func TestIntermediatesAndChains(t *testing.T) {
 	h.Fails(conclave.Update, "issuer/"+id+"/sign-intermediate", fields{"csr": next["csr"], "common_name": "Third", "ttl": "1h"}, conclave.Invalid, "path length")
 	h.Fails(conclave.Update, "issue/web", fields{"common_name": "a.evil.org"}, conclave.Invalid, "name constraints")
 	h.Data(conclave.Update, "issue/web", fields{"common_name": "a.example.com"})
+	h.Data(conclave.Update, "root/generate/internal", fields{"common_name": "Bound", "key_type": "ec", "issuer_name": "bound", "permitted_ip_ranges": "10.0.0.0/8", "excluded_dns_domains": "secret.example.com",
+		"permitted_email_addresses": "example.com", "excluded_uri_domains": "evil.org"})
+	for about, names := range map[string]fields{"address": {"ip_sans": "192.168.0.1"}, "excluded": {"alt_names": "a.secret.example.com"}, "mail": {"alt_names": "a@evil.org"}} {
+		names["common_name"] = "a.example.com"
+		if _, err := h.Do(conclave.Update, "issuer/bound/issue/web", names); !conclave.Is(err, conclave.Invalid) || !strings.Contains(err.Error(), "name constraints") {
+			t.Errorf("%s: %v", about, err)
+		}
+	}
+	h.Data(conclave.Update, "issuer/bound/issue/web", fields{"common_name": "a.example.com", "ip_sans": "10.0.0.1", "alt_names": "a@example.com"})
+	for name, value := range map[string]string{"permitted_ip_ranges": "10.0.0.1", "permitted_dns_domains": "a b", "excluded_email_addresses": "@", "permitted_uri_domains": "https://x"} {
+		h.Fails(conclave.Update, "root/generate/internal", fields{"common_name": "x", "key_type": "ec", name: value}, conclave.Invalid, "name constraint")
+	}
+	late := h.Data(conclave.Update, "intermediate/generate/internal", fields{"common_name": "Late", "key_type": "ec"})
+	h.Data(conclave.Update, "root/sign-intermediate", fields{"csr": late["csr"], "common_name": "Late", "ttl": "760h"})
+	h.Fails(conclave.Update, "root/sign-intermediate", fields{"csr": late["csr"], "common_name": "Late", "ttl": "760h", "enforce_leaf_not_after_behavior": true}, conclave.Invalid, "beyond the expiration")
 	if err := h.Fails(conclave.Update, "root/sign-intermediate", fields{"csr": "x", "common_name": "x"}, conclave.Invalid, "certificate request"); err == nil {
 		t.Error("no error")
 	}

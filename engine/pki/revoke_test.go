@@ -186,6 +186,9 @@ func TestListsHoldDeltas(t *testing.T) {
 	h.Fails(conclave.Read, "crl/delta", nil, conclave.NotFound, "not enabled")
 	h.Fails(conclave.Update, "config/crl", fields{"enable_delta": true}, conclave.Invalid, "auto_rebuild")
 	h.Data(conclave.Update, "config/crl", fields{"enable_delta": true, "auto_rebuild": "true", "expiry": "48h"})
+	if got := h.Data(conclave.Read, "config/crl", nil); got["expiry"] != "48h" || got["delta_rebuild_interval"] != "15m" || got["ocsp_expiry"] != "12h" {
+		t.Errorf("config/crl reads as %v", got)
+	}
 	_, old, _ := issue(t, h, "web", "a.example.com", "1h")
 	h.Data(conclave.Update, "revoke", fields{"serial_number": old})
 	h.Advance(time.Second)

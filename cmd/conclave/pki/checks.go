@@ -99,6 +99,14 @@ func listValidity(ctx context.Context, q *inquiry) error {
 		return err
 	}
 	for path := range issuers {
+		issuer, err := q.read(ctx, path)
+		if err != nil {
+			return err
+		}
+		if issuer != nil && issuer["key_id"] == "" {
+			q.report(statusOK, path+"/crl", "the issuer's private key isn't here: its list is published elsewhere")
+			continue
+		}
 		response, err := q.client.Logical().ReadRawWithContext(ctx, q.mount+"/"+path+"/crl/der")
 		if err != nil || response == nil || response.StatusCode != 200 {
 			q.report(statusCritical, path+"/crl", "the issuer's revocation list can't be had")

@@ -57,15 +57,31 @@ type exportedParam struct {
 type caFields struct {
 	issuing.Request
 	subjectFields
-	Format            string            `json:"format" doc:"pem, der or pem_bundle."`
-	PrivateKeyFormat  string            `json:"private_key_format" doc:"pkcs8 for a private key in PKCS #8; otherwise by its kind."`
-	MaxPathLength     *int              `json:"max_path_length" doc:"How many authorities may come below this one; -1 is any number."`
-	PermittedDomains  []string          `json:"permitted_dns_domains" doc:"Domains that it may certify names of; none are all."`
-	ExcludedDomains   []string          `json:"excluded_dns_domains" doc:"Domains that it may not certify names of."`
+	Format           string `json:"format" doc:"pem, der or pem_bundle."`
+	PrivateKeyFormat string `json:"private_key_format" doc:"pkcs8 for a private key in PKCS #8; otherwise by its kind."`
+	MaxPathLength    *int   `json:"max_path_length" doc:"How many authorities may come below this one; -1 is any number."`
+	constraintFields
 	NotBeforeDuration *conclave.Seconds `json:"not_before_duration" doc:"How long before now the certificate becomes valid; default 30 seconds."`
 	KeyUsage          []string          `json:"key_usage" doc:"Key usages besides CertSign and CRLSign."`
 	SignatureBits     int               `json:"signature_bits" doc:"Size of the hash in the signature; 0 goes by the signing key."`
 	UsePSS            bool              `json:"use_pss" doc:"Sign with RSA-PSS."`
+}
+
+// constraintFields are name constraints (RFC 5280, 4.2.1.10).
+type constraintFields struct {
+	PermittedDomains []string `json:"permitted_dns_domains" doc:"Domains that it may certify names of; none are all."`
+	ExcludedDomains  []string `json:"excluded_dns_domains" doc:"Domains that it may not certify names of."`
+	PermittedIPs     []string `json:"permitted_ip_ranges" doc:"Networks that it may certify addresses of; none are all."`
+	ExcludedIPs      []string `json:"excluded_ip_ranges" doc:"Networks that it may not certify addresses of."`
+	PermittedEmails  []string `json:"permitted_email_addresses" doc:"Mail addresses and domains that it may certify; none are all."`
+	ExcludedEmails   []string `json:"excluded_email_addresses" doc:"Mail addresses and domains that it may not certify."`
+	PermittedURIs    []string `json:"permitted_uri_domains" doc:"Domains that it may certify URIs of; none are all."`
+	ExcludedURIs     []string `json:"excluded_uri_domains" doc:"Domains that it may not certify URIs of."`
+}
+
+func (f *constraintFields) into(template *x509.Certificate) error {
+	return issuing.Constrain(template, issuing.Constraints{DNS: f.PermittedDomains, IPs: f.PermittedIPs, Emails: f.PermittedEmails, URIs: f.PermittedURIs},
+		issuing.Constraints{DNS: f.ExcludedDomains, IPs: f.ExcludedIPs, Emails: f.ExcludedEmails, URIs: f.ExcludedURIs})
 }
 
 type subjectFields struct {
@@ -128,7 +144,7 @@ func (f *caFields) template(role *issuing.Role, m *issuing.Materials, times *iss
 		}
 		template.MaxPathLen, template.MaxPathLenZero = *f.MaxPathLength, *f.MaxPathLength == 0
 	}
-	return template, warnings, issuing.PermitDNS(template, f.PermittedDomains, f.ExcludedDomains)
+	return template, warnings, f.into(template)
 }
 
 const maxBackdate = 10 * 365 * 24 * 3600 * 1e9 // ten years
@@ -360,6 +376,7 @@ type signIntermediateByIn struct {
 type intermediateFields struct {
 	UseCSRValues bool   `json:"use_csr_values" doc:"Take subject, names and extensions from the CSR."`
 	SKID         string `json:"skid" doc:"Subject key identifier, hexadecimal; default is a hash of the key."`
+	EnforceEnd   bool   `json:"enforce_leaf_not_after_behavior" doc:"Have leaf_not_after_behavior of the issuer hold for this authority too; otherwise it may end later than its issuer."`
 }
 
 func signIntermediate(ctx context.Context, tx conclave.Tx, in *signIntermediateIn) (*conclave.Response, error) {
@@ -387,7 +404,9 @@ func signAuthority(ctx context.Context, tx conclave.Tx, ref string, fields *caFi
 	role.UseCSRCommonName = how.UseCSRValues || fields.CommonName == ""
 	role.UseCSRSANs = how.UseCSRValues
 	times := by.Times(tx)
-	times.MaxTTL = max(times.MaxTTL, by.Issuer.Cert.NotAfter.Sub(tx.Now()))
+	if !how.EnforceEnd {
+		times.Behavior = issuing.BehaviorPermit
+	}
 	template, warnings, err := fields.template(role, m, times)
 	if err != nil {
 		return nil, err

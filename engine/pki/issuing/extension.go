@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"net"
 	"slices"
 	"strings"
 
@@ -84,16 +85,50 @@ func parseKeyUsage(der []byte) (x509.KeyUsage, error) {
 	return usage, nil
 }
 
-// PermitDNS bounds what an authority may certify to names at and below domains (RFC 5280, 4.2.1.10).
-func PermitDNS(template *x509.Certificate, permitted, excluded []string) error {
-	for _, list := range [][]string{permitted, excluded} {
-		for _, domain := range list {
+// Constraints are names, or what they lie in.
+type Constraints struct{ DNS, IPs, Emails, URIs []string }
+
+// Constrain bounds what an authority may certify to names at and below domains, and addresses in networks (RFC 5280,
+// 4.2.1.10).
+func Constrain(template *x509.Certificate, permitted, excluded Constraints) error {
+	for _, c := range []*Constraints{&permitted, &excluded} {
+		for _, domain := range slices.Concat(c.DNS, c.URIs) {
 			if !isHostname(strings.ToLower(strings.TrimPrefix(domain, "."))) {
 				return conclave.Errorf(conclave.Invalid, "a domain of a name constraint is no domain")
 			}
 		}
+		for _, text := range c.Emails {
+			local, host, isAddress := strings.Cut(text, "@")
+			if !isAddress {
+				local, host = "any", strings.TrimPrefix(text, ".")
+			}
+			if !isLocalPart(local) || !isHostname(strings.ToLower(host)) {
+				return conclave.Errorf(conclave.Invalid, "a mail address of a name constraint is neither an address nor a domain")
+			}
+		}
 	}
-	template.PermittedDNSDomains, template.ExcludedDNSDomains = permitted, excluded
-	template.PermittedDNSDomainsCritical = len(permitted)+len(excluded) > 0
+	var err error
+	if template.PermittedIPRanges, err = ranges(permitted.IPs); err != nil {
+		return err
+	}
+	if template.ExcludedIPRanges, err = ranges(excluded.IPs); err != nil {
+		return err
+	}
+	template.PermittedDNSDomains, template.ExcludedDNSDomains = permitted.DNS, excluded.DNS
+	template.PermittedEmailAddresses, template.ExcludedEmailAddresses = permitted.Emails, excluded.Emails
+	template.PermittedURIDomains, template.ExcludedURIDomains = permitted.URIs, excluded.URIs
+	template.PermittedDNSDomainsCritical = true // of the whole extension, if there is one
 	return nil
+}
+
+func ranges(texts []string) ([]*net.IPNet, error) {
+	var list []*net.IPNet
+	for _, text := range texts {
+		_, network, err := net.ParseCIDR(text)
+		if err != nil {
+			return nil, conclave.Errorf(conclave.Invalid, "a network of a name constraint is none: CIDR notation is wanted")
+		}
+		list = append(list, network)
+	}
+	return list, nil
 }

@@ -3,6 +3,7 @@ package revocation
 import (
 	"context"
 	"maps"
+	"strings"
 
 	"conclave"
 	"conclave/engine/pki/stored"
@@ -33,8 +34,8 @@ func crlConfig(view conclave.View) (*Config, error) {
 }
 
 func showCRLConfig(c *Config) *crlConfigOut {
-	return &crlConfigOut{c.Expiry.Duration().String(), c.Disable, c.OCSPDisable, c.OCSPExpiry.Duration().String(), c.AutoRebuild, c.Grace.Duration().String(),
-		c.EnableDelta, c.DeltaPeriod.Duration().String(), c.MaxEntries, false, c.Unified, c.UnifiedPaths}
+	return &crlConfigOut{brief(c.Expiry), c.Disable, c.OCSPDisable, brief(c.OCSPExpiry), c.AutoRebuild, brief(c.Grace),
+		c.EnableDelta, brief(c.DeltaPeriod), c.MaxEntries, false, c.Unified, c.UnifiedPaths}
 }
 
 func readCRLConfig(_ context.Context, view conclave.View, _ *conclave.None) (*crlConfigOut, error) {
@@ -65,4 +66,16 @@ func writeCRLConfig(_ context.Context, tx conclave.Tx, in *crlConfigIn) (*crlCon
 	}
 	config.Changed = max(old.Changed+1, tx.Now().UnixNano())
 	return showCRLConfig(&config), stored.Put(tx, "config/crl", config)
+}
+
+// brief is a duration as people write it, 72h and not 72h0m0s: clients such as Terraform compare it with what they wrote.
+func brief(d conclave.Seconds) string {
+	text := d.Duration().String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
