@@ -247,7 +247,7 @@ func FuzzDecodeEvents(f *testing.F) {
 	f.Add([]byte(`[{"type":"a","namespace":{"id":"root"}}]`))
 	f.Fuzz(func(t *testing.T, part []byte) {
 		events, err := DecodeEvents(part)
-		if err != nil {
+		if err != nil || len(part) == 0 {
 			return
 		}
 		again, err := DecodeEvents(appendEvents(nil, events))

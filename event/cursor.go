@@ -45,7 +45,7 @@ func ParseCursor(text string) (Cursor, error) {
 		return Cursor{}, errCursor
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
-	if err != nil {
+	if err != nil || len(b) != cursorSize { // the decoder passes over line breaks
 		return Cursor{}, errCursor
 	}
 	c := Cursor{Seq: binary.BigEndian.Uint64(b), Done: binary.BigEndian.Uint16(b[8:]), Link: [8]byte(b[10:])}

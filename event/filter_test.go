@@ -81,6 +81,7 @@ func FuzzFilter(f *testing.F) {
 func FuzzCursor(f *testing.F) {
 	f.Add(Cursor{Seq: 7, Done: 3, Link: [8]byte{1, 2}}.String())
 	f.Add("c1-")
+	f.Add("c1-0000000000000000000\n0000")
 	f.Fuzz(func(t *testing.T, text string) {
 		if c, err := ParseCursor(text); err == nil && c.String() != text {
 			t.Fatalf("%q is read as %+v, which is %q", text, c, c.String())
@@ -108,7 +109,7 @@ func TestCursorGolden(t *testing.T) {
 	if got, err := ParseCursor(want); err != nil || got != c {
 		t.Errorf("ParseCursor = %+v, %v, want %+v", got, err, c)
 	}
-	for _, bad := range []string{"", "c1-", want + "A", want[:len(want)-1], "c2" + want[2:], strings.ToLower(want), Cursor{Seq: 1 << 63}.String(), Cursor{Done: 65}.String()} {
+	for _, bad := range []string{"", "c1-", want + "A", want[:len(want)-1], "c2" + want[2:], strings.ToLower(want), want[:10] + "\n" + want[11:], Cursor{Seq: 1 << 63}.String(), Cursor{Done: 65}.String()} {
 		if _, err := ParseCursor(bad); !conclave.Is(err, conclave.Invalid) {
 			t.Errorf("ParseCursor(%q): %v, want Invalid", bad, err)
 		}
