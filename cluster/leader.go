@@ -379,6 +379,23 @@ func (n *Node) keepLogShort(ctx context.Context) {
 	}
 }
 
+// settleWhenQuiet has the state flushed after a time with little to do, so that a crash leaves little to be replayed.
+func (n *Node) settleWhenQuiet(ctx context.Context) {
+	var before int64
+	quiet := time.Duration(0)
+	_ = every(ctx, snapshotInterval, func() error { // it never fails
+		bytes, _ := n.logs.Counted()
+		if quiet += snapshotInterval; bytes-before > quietBytes || bytes < before || n.guard.Check() != nil {
+			quiet = 0
+		}
+		if before = bytes; quiet >= quietTime {
+			n.fsm.Settle(settleBytes)
+			quiet = 0
+		}
+		return nil
+	})
+}
+
 // Limits of the log between snapshots. Replay after a crash, and the log on disk, follow from them.
 const (
 	snapshotInterval = time.Second
@@ -387,4 +404,7 @@ const (
 	trailingBytes    = 48 << 20
 	minTrailing      = 16
 	maxTrailing      = 64 << 10
+	quietTime        = 5 * time.Second
+	quietBytes       = 64 << 10 // logged within snapshotInterval
+	settleBytes      = 1 << 20  // worth a flush
 )

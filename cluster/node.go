@@ -276,6 +276,7 @@ func (n *Node) run() {
 	n.spawn(func() { n.beat(n.ctx) })
 	n.spawn(func() { n.form(n.ctx) })
 	n.spawn(func() { n.keepLogShort(n.ctx) })
+	n.spawn(func() { n.settleWhenQuiet(n.ctx) })
 	n.spawn(func() { n.checker.Run(n.ctx) })
 }
 

@@ -64,6 +64,9 @@ func TestCrashAtAnyPointReplaysToTheSameState(t *testing.T) {
 			if w.rng.IntN(4) == 0 {
 				persist(t, f)
 			}
+			if w.rng.IntN(4) == 0 {
+				f.Settle(1)
+			}
 			unsynced := []int{0, 50, 100}[w.rng.IntN(3)]
 			clone := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced, RNG: w.rng})
 			closing(t, f)

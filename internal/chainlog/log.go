@@ -120,8 +120,8 @@ func (l *Log) load() error {
 	return errors.Join(err, syncDir(l.fs, l.dir))
 }
 
-// trim cuts the last segment to the length that the state gives. The file is written anew under its name, since
-// snapshots may share the old one.
+// trim cuts the last segment to the length that the state gives. A file that snapshots share is written anew under its name:
+// up to a whole segment.
 func (l *Log) trim(s *segment) error {
 	if s.size < l.state.Offset {
 		return fmt.Errorf("%s has %d bytes where state says %d: a part of the audit log that was synced is lost; restore this node's data directory from before, or remove the node and let it join anew",
@@ -131,6 +131,9 @@ func (l *Log) trim(s *segment) error {
 		return nil
 	}
 	s.size = l.state.Offset
+	if done, err := cutAlone(l.fs, l.path(s.Number), s.size); done || err != nil {
+		return err
+	}
 	temporary := l.path(s.Number) + ".trim"
 	if err := CopyPart(l.fs, l.path(s.Number), temporary, l.state.Offset); err != nil {
 		return err
