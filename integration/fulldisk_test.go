@@ -176,17 +176,6 @@ func (b *ledger) refused(t *testing.T, node int) {
 	})
 }
 
-// others are all nodes but one.
-func others(l *lab.Lab, node int) []int {
-	var nodes []int
-	for n := 1; n <= l.Nodes(); n++ {
-		if n != node {
-			nodes = append(nodes, n)
-		}
-	}
-	return nodes
-}
-
 // revive starts nodes that have ended, as a service manager would.
 func revive(t *testing.T, l *lab.Lab) {
 	t.Helper()
