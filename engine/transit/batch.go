@@ -37,7 +37,7 @@ func (o *outcome) response(results any, partial *int) *conclave.Response {
 	default:
 		return response
 	}
-	if partial == nil || o.good == 0 {
+	if partial == nil || *partial == 0 || o.good == 0 {
 		return response
 	}
 	if *partial < http.StatusOK || *partial > 599 {

@@ -261,14 +261,17 @@ func verify(key *keys.Key, in *verifyIn) (*conclave.Response, error) {
 	return batchResults(results), nil
 }
 
+// given reports whether a client has filled a field: some send all fields, the others empty.
+func given(field *string) bool { return field != nil && *field != "" }
+
 // judge is how the items are judged: all by signatures, or all by HMACs.
 func (in *verifyIn) judge(key *keys.Key) (func(item *verifyItem) (bool, error), error) {
 	signatures, hmacs, both, neither := 0, 0, 0, 0
 	for _, item := range in.items() {
 		switch {
-		case item.Signature != nil && item.HMAC != nil:
+		case given(item.Signature) && given(item.HMAC):
 			both++
-		case item.Signature != nil:
+		case given(item.Signature), item.Signature != nil && !given(item.HMAC):
 			signatures++
 		case item.HMAC != nil:
 			hmacs++

@@ -136,7 +136,7 @@ func TestItemsOfABatchFailByThemselves(t *testing.T) {
 		asked  any
 		status int
 		warns  bool
-	}{{nil, http.StatusBadRequest, false}, {202, 202, false}, {99, http.StatusBadRequest, true}, {600, http.StatusBadRequest, true}} {
+	}{{nil, http.StatusBadRequest, false}, {0, http.StatusBadRequest, false}, {202, 202, false}, {99, http.StatusBadRequest, true}, {600, http.StatusBadRequest, true}} {
 		response, err := h.Do(conclave.Update, "encrypt/k", fields{"batch_input": batch, "partial_failure_response_code": row.asked})
 		if err != nil || response.Status != row.status || (len(response.Warnings) > 0) != row.warns {
 			t.Fatalf("asked for %v: %+v, %v, want status %d", row.asked, response, err, row.status)
@@ -229,6 +229,27 @@ func TestSignAndVerifyByAllNames(t *testing.T) {
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text(t, made, "signature"), "vault:v1:"))
 	if err != nil || len(raw) != 96 {
 		t.Errorf("the signature for a JWS has %d bytes, %v", len(raw), err)
+	}
+}
+
+// Some clients send every field that there is, those that they don't use empty.
+func TestEmptyFieldsAreNone(t *testing.T) {
+	h := newTransit(t)
+	h.Data(conclave.Update, "keys/k", fields{"type": "rsa-2048", "derived": false, "key_size": 0, "auto_rotate_period": "", "exportable": false, "managed_key_name": ""})
+	all := fields{"input": b64("x"), "hash_algorithm": "sha2-256", "batch_input": nil, "context": "", "prehashed": false, "signature_algorithm": "pss", "marshaling_algorithm": "asn1",
+		"salt_length": "", "key_version": 0, "reference": "", "signature": "", "hmac": ""}
+	made := h.Data(conclave.Update, "sign/k", all)
+	if got := h.Data(conclave.Update, "verify/k", with(all, fields{"signature": made["signature"]})); got["valid"] != true {
+		t.Errorf("the signature verifies %v", got)
+	}
+	mac := h.Data(conclave.Update, "hmac/k", all)
+	if got := h.Data(conclave.Update, "verify/k", with(all, fields{"hmac": mac["hmac"]})); got["valid"] != true {
+		t.Errorf("the HMAC verifies %v", got)
+	}
+	h.Fails(conclave.Update, "verify/k", all, conclave.Invalid, "no prefix")
+	sealed := h.Data(conclave.Update, "encrypt/k", fields{"plaintext": b64("x"), "associated_data": "", "context": "", "nonce": "", "batch_input": nil, "type": "", "key_version": 0, "partial_failure_response_code": 0})
+	if got := h.Data(conclave.Update, "decrypt/k", fields{"ciphertext": sealed["ciphertext"], "associated_data": "", "context": "", "nonce": "", "batch_input": nil}); got["plaintext"] != b64("x") {
+		t.Errorf("decrypts to %v", got)
 	}
 }
 
