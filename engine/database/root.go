@@ -179,7 +179,14 @@ func endRoot(tx conclave.Tx, name string, t *task, failure error) error {
 	if err != nil || r == nil {
 		return err
 	}
-	if r.Pending != t.login.Password { // somebody else has noted it, or has set another
+	if r.Pending != t.login.Password {
+		if isOvertaken(r.Password, r.Pending, t, failure) {
+			r.Pending = t.login.Password
+			if err := put(tx, rootDir+name, r); err != nil {
+				return err
+			}
+			return tx.Wake(rootWork+name, tx.Now())
+		}
 		return wakeForRoot(tx, name, c, r)
 	}
 	if failure == nil {

@@ -1,6 +1,7 @@
 package database
 
 import (
+	"context"
 	"encoding/json"
 	"testing"
 	"time"
@@ -242,4 +243,56 @@ func TestADatabaseThatIsDownMakesRevocationWait(t *testing.T) {
 	if canLogIn(t, s, c.name, c.password) {
 		t.Error("the login works although its lease has ended")
 	}
+}
+
+// overtaken is an engine whose work is slow: before it sets a password, other things happen.
+type overtaken struct {
+	*Engine
+	meanwhile func()
+}
+
+func (o *overtaken) Work(ctx context.Context, name string, begun any) (any, error) {
+	if then := o.meanwhile; then != nil {
+		o.meanwhile = nil
+		then()
+	}
+	return o.Engine.Work(ctx, name, begun)
+}
+
+// A rotation may come to its end when others have brought later ones to theirs: what it has set holds then, or not.
+func TestARotationThatIsOvertakenIsSetOnceMore(t *testing.T) {
+	h := newHarness(t)
+	s := real.configurePostgres(t, h, "db", nil)
+	makeAdmin(t, trials()[0], s)
+	asRoot(t, s, "DROP ROLE IF EXISTS slow; CREATE ROLE slow LOGIN PASSWORD 'old'")
+	h.Data(conclave.Update, "config/db", fields{"username": "admin", "password": "admin-secret"})
+	h.Data(conclave.Update, "static-roles/app", fields{"db_name": "db", "username": "slow", "rotation_period": "1h"})
+	overtake := func(rotate string) {
+		t.Helper()
+		h.Advance(time.Hour)
+		slow := &overtaken{Engine: open(t), meanwhile: func() {
+			h.Data(conclave.Update, rotate, nil)
+			h.Data(conclave.Update, rotate, nil)
+		}}
+		if names, err := h.Reopen(slow).RunDue(h.Now()); len(names) != 1 || slow.meanwhile != nil || err != nil {
+			t.Fatal(names, err)
+		}
+	}
+	overtake("rotate-role/app")
+	if password, _ := staticCreds(t, h, "app"); canLogIn(t, s, "slow", password) {
+		t.Error("what was slow has set no password: nothing is tested")
+	}
+	if _, err := h.RunDue(h.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if password, _ := staticCreds(t, h, "app"); !canLogIn(t, s, "slow", password) {
+		t.Error("the static login's password isn't the one that is answered")
+	}
+	h.Data(conclave.Delete, "static-roles/app", nil)
+	h.Data(conclave.Update, "config/db", fields{"rotation_period": "1h"})
+	overtake("rotate-root/db") // it finds out that neither of the passwords that it knows is right
+	if r, err := loadRoot(h.View(), "db"); err != nil || !canLogIn(t, s, "admin", r.Password) {
+		t.Errorf("the root password isn't the one that is known: %v", err)
+	}
+	h.Fails(conclave.Update, "static-roles/root", fields{"db_name": "db", "username": "admin", "rotation_period": "1h"}, conclave.Invalid, "connection's own user")
 }

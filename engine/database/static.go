@@ -119,8 +119,11 @@ func (in *staticIn) merged(view conclave.View) (s *static, isNew bool, err error
 	if err != nil {
 		return nil, false, err
 	}
-	if !c.allows(in.Name) {
+	switch {
+	case !c.allows(in.Name):
 		return nil, false, conclave.Errorf(conclave.Denied, "%q is not an allowed role", in.Name)
+	case s.Username == c.Username && !c.SelfManaged:
+		return nil, false, conclave.Errorf(conclave.Invalid, "this is the connection's own user: its password is changed by rotate-root, so that the connection knows it")
 	}
 	return s, isNew, nil
 }
@@ -290,15 +293,7 @@ func finishStatic(ctx context.Context, tx conclave.Tx, in *nameIn) (*conclave.No
 	if done == nil {
 		return nil, conclave.Errorf(conclave.Internal, "nothing was intended for a rotation")
 	}
-	s, err := loadStatic(tx, staticDir+in.Name)
-	if err != nil || s == nil || s.Pending != done.login.Password { // the role is gone, or somebody else has noted it
-		return nil, err
-	}
-	s.set(s.Pending, tx.Now())
-	if err := s.store(tx, in.Name); err != nil {
-		return nil, err
-	}
-	return nil, emit(tx, "rotate", "rotate-role/"+in.Name, in.Name)
+	return nil, endStatic(tx, in.Name, done, nil)
 }
 
 func readStatic(_ context.Context, view conclave.View, in *nameIn) (*staticOut, error) {

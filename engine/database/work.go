@@ -105,6 +105,12 @@ func (r *rotation) isDue(tx conclave.Tx, work string, since int64) (due time.Tim
 	return due, true, nil
 }
 
+// isOvertaken reports whether a password was set, but meanwhile others have noted another one: which of the two came last,
+// nobody knows. It has to be set once more. With one that is being set just now, that settles it.
+func isOvertaken(current, pending string, t *task, failure error) bool {
+	return failure == nil && pending == "" && current != t.login.Password
+}
+
 func beginStatic(tx conclave.Tx, name string) (any, error) {
 	s, err := loadStatic(tx, staticDir+name)
 	if err != nil || s == nil {
@@ -116,7 +122,7 @@ func beginStatic(tx conclave.Tx, name string) (any, error) {
 	}
 	intent, err := s.intend(tx, name, staticDir+name)
 	if conclave.Is(err, conclave.Invalid) { // the connection or the policy is gone, until somebody makes them again
-		return nil, tx.Wake(staticWork+name, s.again(due, tx.Now(), 1))
+		return nil, tx.Wake(staticWork+name, tx.Now().Add(maxWait))
 	}
 	if err != nil {
 		return nil, err
@@ -131,7 +137,14 @@ func endStatic(tx conclave.Tx, name string, t *task, failure error) error {
 	if err != nil || s == nil {
 		return err
 	}
-	if s.Pending != t.login.Password { // somebody else has noted it
+	if s.Pending != t.login.Password {
+		if isOvertaken(s.Password, s.Pending, t, failure) {
+			s.Pending = t.login.Password
+			if err := put(tx, staticDir+name, s); err != nil {
+				return err
+			}
+			return tx.Wake(staticWork+name, tx.Now())
+		}
 		return tx.Wake(staticWork+name, s.next(unixNano(s.Since)))
 	}
 	if failure == nil {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net"
 	"strconv"
 	"strings"
 
@@ -43,7 +44,10 @@ func Open(s driver.Settings) (driver.Driver, error) {
 	fill := strings.NewReplacer("{{username}}", s.Username, "{{name}}", s.Username, "{{password}}", s.Password)
 	config.User, config.Passwd = fill.Replace(config.User), fill.Replace(config.Passwd)
 	if s.TLS.Wanted() {
-		host, _, _ := strings.Cut(config.Addr, ":")
+		host, _, err := net.SplitHostPort(config.Addr)
+		if err != nil {
+			host = config.Addr // a socket's path
+		}
 		if config.TLS, err = s.TLS.Config(host); err != nil {
 			return nil, err
 		}
