@@ -159,15 +159,17 @@ func chainPEM(_ context.Context, view conclave.View, _ *conclave.None) (*conclav
 	return authority.Raw(authority.TypeCert, []byte(joinPEM(chain))), nil // the content type that Vault's clients know, although it is PEM
 }
 
-// maxListed bounds a listing without a limit.
+// maxListed bounds a listing. More is had by pages.
 const maxListed = 100_000
+
+var errTooMany = conclave.Errorf(conclave.TooLarge, "there are more than %d certificates: list them by pages, with after and limit", maxListed)
 
 // listCerts lists what is stored by serial number.
 func listCerts(dir string) func(context.Context, conclave.View, *listIn) (*conclave.Keys, error) {
 	return func(_ context.Context, view conclave.View, in *listIn) (*conclave.Keys, error) {
-		limit := in.Limit
-		if limit <= 0 || limit > maxListed {
-			limit = maxListed
+		limit := min(in.Limit, maxListed)
+		if in.Limit <= 0 {
+			limit = maxListed + 1
 		}
 		after := ""
 		if in.After != "" {
@@ -194,6 +196,9 @@ func listCerts(dir string) func(context.Context, conclave.View, *listIn) (*concl
 				out.Keys = append(out.Keys, stored.SerialText(name))
 			}
 			after = ""
+		}
+		if len(out.Keys) > maxListed {
+			return nil, errTooMany
 		}
 		return out, nil
 	}

@@ -4,11 +4,15 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
 	"conclave/cmd/conclave/client"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // What is looked for.
@@ -18,7 +22,7 @@ const (
 	rootCritical, rootWarning, rootInformational        = 182 * day, 365 * day, 730 * day
 	interCritical, interWarning, interInformational     = 30 * day, 60 * day, 180 * day
 	listCritical, listWarning                           = 0.95, 0.75 // of a list's time that is over
-	manyCertificates, tooManyCertificates           int = 50_000, 250_000
+	manyCertificates                                int = 50_000
 	inspectedLeaves                                     = 100
 	tidyWarning, tidyCritical                           = 2 * day, 7 * day
 )
@@ -136,12 +140,14 @@ func rootLeaves(ctx context.Context, q *inquiry) error {
 	if err != nil {
 		return err
 	}
-	serials, err := q.list(ctx, "certs")
+	page, err := q.answer("certs")(q.client.Logical().ReadWithDataWithContext(ctx, q.mount+"/certs", map[string][]string{"list": {"true"}, "limit": {strconv.Itoa(inspectedLeaves)}}))
 	if err != nil {
 		return err
 	}
+	serials, _ := page["keys"].([]any)
 	leaves := 0
-	for _, serial := range serials[:min(len(serials), inspectedLeaves)] {
+	for _, each := range serials {
+		serial := client.Text(each)
 		data, err := q.read(ctx, "cert/"+serial)
 		if err != nil {
 			return err
@@ -266,14 +272,15 @@ func lastTidy(ctx context.Context, q *inquiry) error {
 
 func manyCerts(ctx context.Context, q *inquiry) error {
 	serials, err := q.list(ctx, "certs")
+	if refused, ok := errors.AsType[*api.ResponseError](err); ok && refused.StatusCode == 413 {
+		q.report(statusCritical, "certs", "more certificates are kept than can be listed")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	code := statusOK
-	switch {
-	case len(serials) > tooManyCertificates:
-		code = statusCritical
-	case len(serials) > manyCertificates:
+	if len(serials) > manyCertificates {
 		code = statusWarning
 	}
 	q.report(code, "certs", "%d certificates are kept", len(serials))

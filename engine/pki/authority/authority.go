@@ -150,6 +150,11 @@ func IsSelfSigned(cert *x509.Certificate) bool {
 	return string(cert.RawIssuer) == string(cert.RawSubject) && cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
+// mayHaveSigned looks at key identifiers, which saves the checking of many signatures among issuers of one name.
+func mayHaveSigned(parent, child *x509.Certificate) bool {
+	return len(parent.SubjectKeyId) == 0 || len(child.AuthorityKeyId) == 0 || string(parent.SubjectKeyId) == string(child.AuthorityKeyId)
+}
+
 // Link sets the chain of each issuer: itself, then its manual chain, or all issuers above it, nearest first. It returns
 // those whose chain has changed, which are copies.
 func Link(issuers []*Issuer) []*Issuer {
@@ -159,7 +164,7 @@ func Link(issuers []*Issuer) []*Issuer {
 			continue
 		}
 		for _, parent := range issuers {
-			if parent.ID != child.ID && parent.HasSigned(child.Cert) {
+			if parent.ID != child.ID && mayHaveSigned(parent.Cert, child.Cert) && parent.HasSigned(child.Cert) {
 				above[child.ID] = append(above[child.ID], parent)
 			}
 		}

@@ -57,8 +57,8 @@ func (c *Config) Check() error {
 		return conclave.Errorf(conclave.Invalid, "auto_rebuild_grace_period must be shorter than expiry")
 	case c.EnableDelta && !c.AutoRebuild:
 		return conclave.Errorf(conclave.Invalid, "delta CRLs need auto_rebuild")
-	case c.EnableDelta && c.DeltaPeriod >= c.Expiry:
-		return conclave.Errorf(conclave.Invalid, "delta_rebuild_interval must be shorter than expiry")
+	case c.DeltaPeriod < 1 || c.EnableDelta && c.DeltaPeriod >= c.Expiry:
+		return conclave.Errorf(conclave.Invalid, "delta_rebuild_interval must be at least a second, and shorter than expiry")
 	case c.MaxEntries < -1 || c.MaxEntries > MaxEntries:
 		return conclave.Errorf(conclave.Invalid, "max_crl_entries is between 0 and %d, or -1 for that", MaxEntries)
 	}
@@ -96,6 +96,20 @@ func (c *Config) Edition(head *Head, now time.Time) (e Edition, until time.Time)
 	}
 	return e, time.Unix(0, e.Number+period)
 }
+
+// DeltaEdition is the delta that holds at now. A delta that doesn't change is published anew more often than a whole list, for
+// verifiers look for another one only once theirs has ended; its number is that of the list, or later (RFC 5280, 5.2.4).
+func (c *Config) DeltaEdition(head *Head, now time.Time) (e Edition, until time.Time) {
+	e, _ = c.Edition(head, now)
+	period := int64(c.DeltaPeriod.Duration())
+	if passed := (now.UnixNano() - e.Number) / period; passed > 0 {
+		e.Number += passed * period
+	}
+	return e, time.Unix(0, e.Number+period)
+}
+
+// DeltaExpiry is how long a delta is valid: until the next but one.
+func (c *Config) DeltaExpiry() time.Duration { return 2 * c.DeltaPeriod.Duration() }
 
 // Rebase moves the base of deltas on when an entry is added at a time, so that deltas don't grow without end: the list
 // that was published until then becomes the base once the last one is a period old.

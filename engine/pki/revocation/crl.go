@@ -100,8 +100,13 @@ func signedList(view conclave.View, ref string, isDelta bool) ([]byte, error) {
 		head = &began
 	}
 	edition, until := config.Edition(head, view.Now())
+	list := &List{Expiry: config.Expiry.Duration(), IsDelta: isDelta}
+	if isDelta {
+		edition, until = config.DeltaEdition(head, view.Now())
+		list.Expiry = config.DeltaExpiry()
+	}
 	view.Reached(until)
-	list := &List{Edition: edition, Expiry: config.Expiry.Duration(), IsDelta: isDelta}
+	list.Edition = edition
 	if list.Algorithm, err = authority.AlgorithmOf(issuer.Cert, issuer.Algorithm); err != nil {
 		return nil, err
 	}

@@ -110,6 +110,13 @@ func TestEditionsFollowChangesAndPeriods(t *testing.T) {
 			t.Errorf("after %s: %+v until %v, want %+v", after, got, until, want)
 		}
 	}
+	config.DeltaPeriod = 600
+	for after, want := range map[time.Duration]time.Duration{0: 0, 9 * time.Minute: 0, 25 * time.Minute: 20 * time.Minute, period + time.Minute: period, period + 11*time.Minute: period + 10*time.Minute} {
+		got, until := config.DeltaEdition(head, now.Add(after))
+		if got.Number != now.Add(want).UnixNano() || until.Sub(now) != want+10*time.Minute {
+			t.Errorf("after %s the delta is of %s, until %s", after, time.Unix(0, got.Number).Sub(now), until.Sub(now))
+		}
+	}
 	config.Changed = now.Add(time.Minute).UnixNano()
 	if got, _ := config.Edition(head, now.Add(time.Hour)); got.Number != config.Changed {
 		t.Errorf("after a change of the configuration the number is %d", got.Number)

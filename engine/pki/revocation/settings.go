@@ -18,7 +18,7 @@ type crlConfigOut struct {
 	AutoRebuild  bool   `json:"auto_rebuild" doc:"Publish a new list this long before the old one ends, instead of after half of its time."`
 	Grace        string `json:"auto_rebuild_grace_period" doc:"How long before a list's end there is a new one."`
 	EnableDelta  bool   `json:"enable_delta" doc:"Publish delta lists."`
-	DeltaPeriod  string `json:"delta_rebuild_interval" doc:"How long a delta list is valid, at least. It always holds all that is revoked."`
+	DeltaPeriod  string `json:"delta_rebuild_interval" doc:"How often there is a new delta list, if nothing changes. One always holds all that is revoked."`
 	MaxEntries   int    `json:"max_crl_entries" doc:"How many certificates can be revoked at a time; -1 is the most there can be."`
 	CrossCluster bool   `json:"cross_cluster_revocation" doc:"Always false: all nodes have the same state."`
 	Unified      bool   `json:"unified_crl" doc:"Kept for clients: all nodes publish the same list."`
