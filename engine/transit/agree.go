@@ -98,5 +98,5 @@ func makeAgreed(ctx context.Context, tx conclave.Tx, in *agreeIn) (*conclave.Non
 	}
 	key := &keys.Key{Name: in.Name, Type: orDefault(in.Type), Imported: true}
 	key.Add(v)
-	return nil, save(tx, nil, key)
+	return nil, save(tx, "key-derive", nil, key)
 }

@@ -130,7 +130,7 @@ func setCertificate(_ context.Context, tx conclave.Tx, in *certificateIn) (*cert
 	key, certified := shared.Clone(), *v
 	certified.Chain = chain
 	key.Replace(number, &certified)
-	return &certificateOut{key.Name, key.Type, chainText(chain)}, save(tx, shared, key)
+	return &certificateOut{key.Name, key.Type, chainText(chain)}, save(tx, "key-set-certificate", shared, key)
 }
 
 // parseChain reads a chain for a version, and returns it in DER.

@@ -120,7 +120,7 @@ func upsert(ctx context.Context, tx conclave.Tx, in *encryptIn) (*keys.Key, erro
 	}
 	key := &keys.Key{Name: in.Name, Type: kind, Derived: derived, Convergent: in.Convergent}
 	key.Add(v)
-	return key, save(tx, nil, key)
+	return key, save(tx, "key-create", nil, key)
 }
 
 func (in *encryptIn) items() []encryptItem {

@@ -228,7 +228,7 @@ func backupKey(_ context.Context, tx conclave.Tx, in *named) (*backupOut, error)
 	}
 	key := shared.Clone()
 	key.Backup = &keys.Moment{Time: tx.Now(), Version: key.Latest()}
-	if err := save(tx, shared, key); err != nil {
+	if err := save(tx, "key-backup", shared, key); err != nil {
 		return nil, err
 	}
 	text, err := key.EncodeBackup()
@@ -274,5 +274,5 @@ func restore(tx conclave.Tx, in *restoreIn, name string) error {
 		return conclave.Errorf(conclave.Invalid, "key %q already exists", key.Name)
 	}
 	key.Restore = &keys.Moment{Time: tx.Now(), Version: key.Latest()}
-	return save(tx, old, key)
+	return save(tx, "key-restore", old, key)
 }

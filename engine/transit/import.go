@@ -239,7 +239,7 @@ func importKey(ctx context.Context, tx conclave.Tx, in *importIn) (*conclave.Non
 		key.Size = len(v.Secret)
 	}
 	key.Add(v)
-	return nil, save(tx, nil, key)
+	return nil, save(tx, "key-import", nil, key)
 }
 
 const importVersionDoc = `Add a version that is brought to an imported key, or the private half to a public one.
@@ -279,7 +279,7 @@ func importVersion(ctx context.Context, tx conclave.Tx, in *importVersionIn) (*c
 	if err != nil {
 		return nil, err
 	}
-	_, err = change(tx, in.Name, func(key *keys.Key) error {
+	_, err = change(tx, "key-import-version", in.Name, func(key *keys.Key) error {
 		number := key.Latest()
 		if in.Version != nil {
 			number = *in.Version

@@ -149,7 +149,7 @@ func createKey(ctx context.Context, tx conclave.Tx, in *createIn) (*conclave.Res
 		key.Size = len(v.Secret)
 	}
 	key.Add(v)
-	if err := save(tx, nil, key); err != nil {
+	if err := save(tx, "key-create", nil, key); err != nil {
 		return nil, err
 	}
 	return show(key, nil)
@@ -196,23 +196,30 @@ func deleteKey(_ context.Context, tx conclave.Tx, in *named) (*conclave.None, er
 			return nil, err
 		}
 	}
-	return nil, tx.Delete(keysDir + in.Name)
+	if err := tx.Delete(keysDir + in.Name); err != nil {
+		return nil, err
+	}
+	return nil, emit(tx, "key-delete", key)
 }
 
 const softDeleteDoc = `Make a key unusable until it is restored.
 Nothing of it is removed; it is still shown, listed and can be changed. It doesn't matter whether its deletion is allowed.`
 
 func softDelete(deleted bool) func(context.Context, conclave.Tx, *named) (*conclave.Response, error) {
+	what := "key-soft-delete"
+	if !deleted {
+		what = "key-soft-delete-restore"
+	}
 	return func(_ context.Context, tx conclave.Tx, in *named) (*conclave.Response, error) {
-		return change(tx, in.Name, func(key *keys.Key) error {
+		return change(tx, what, in.Name, func(key *keys.Key) error {
 			key.SoftDeleted = deleted
 			return nil
 		})
 	}
 }
 
-// change changes a copy of a key, stores it and shows it.
-func change(tx conclave.Tx, name string, how func(key *keys.Key) error) (*conclave.Response, error) {
+// change changes a copy of a key, stores it and shows it. what is what happens to it.
+func change(tx conclave.Tx, what, name string, how func(key *keys.Key) error) (*conclave.Response, error) {
 	shared, err := find(tx, name)
 	if err == nil && shared == nil {
 		err = conclave.Errorf(conclave.Invalid, "no existing key named %s could be found", name)
@@ -224,7 +231,7 @@ func change(tx conclave.Tx, name string, how func(key *keys.Key) error) (*concla
 	if err := how(key); err != nil {
 		return nil, err
 	}
-	if err := save(tx, shared, key); err != nil {
+	if err := save(tx, what, shared, key); err != nil {
 		return nil, err
 	}
 	return show(key, nil)
@@ -244,7 +251,7 @@ type configIn struct {
 }
 
 func configureKey(_ context.Context, tx conclave.Tx, in *configIn) (*conclave.Response, error) {
-	response, err := change(tx, in.Name, in.apply)
+	response, err := change(tx, "key-config", in.Name, in.apply)
 	if err == nil && in.MinDecryption != nil && *in.MinDecryption == 0 {
 		response.Warnings = append(response.Warnings, "versions are numbered from 1; min_decryption_version was set to 1")
 	}
@@ -327,7 +334,7 @@ func rotateKey(ctx context.Context, tx conclave.Tx, in *rotateIn) (*conclave.Res
 	if err != nil {
 		return nil, err
 	}
-	return change(tx, in.Name, func(key *keys.Key) error {
+	return change(tx, "key-rotate", in.Name, func(key *keys.Key) error {
 		if err := mayRotate(key); err != nil {
 			return err
 		}
@@ -349,7 +356,7 @@ func trimKey(_ context.Context, tx conclave.Tx, in *trimIn) (*conclave.Response,
 	if in.Oldest == nil {
 		return nil, conclave.Errorf(conclave.Invalid, "missing min_available_version")
 	}
-	return change(tx, in.Name, func(key *keys.Key) error {
+	return change(tx, "key-trim", in.Name, func(key *keys.Key) error {
 		oldest := *in.Oldest
 		switch {
 		case oldest < key.MinAvailable:

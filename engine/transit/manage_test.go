@@ -302,6 +302,36 @@ func (m meddler) Work(ctx context.Context, name string, begun any) (any, error) 
 	return m.Engine.Work(ctx, name, begun)
 }
 
+func TestEventsTellOfKeys(t *testing.T) {
+	h := newTransit(t)
+	h.Data(conclave.Read, "wrapping_key", nil)
+	create(h, "k", keys.AES256, fields{"auto_rotate_period": "1h", "exportable": true, "allow_plaintext_backup": true})
+	encryptText(t, h, "k", "x", nil)
+	rotate(h, "k", 1)
+	h.Data(conclave.Update, "keys/k/config", fields{"deletion_allowed": true})
+	backup := h.Data(conclave.Read, "backup/k", nil)
+	if _, err := h.RunDue(h.Now().Add(2 * time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	h.Data(conclave.Delete, "keys/k/soft-delete", nil)
+	h.Data(conclave.Update, "keys/k/soft-delete-restore", nil)
+	if _, err := h.Do(conclave.Delete, "keys/k", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Do(conclave.Update, "restore", backup); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, event := range h.TakeEvents() {
+		got = append(got, event.Type+" "+event.Path+" "+event.Metadata["latest_version"])
+	}
+	want := []string{"transit/key-create keys/k 1", "transit/key-rotate keys/k 2", "transit/key-config keys/k 2", "transit/key-backup keys/k 2", "transit/key-rotate keys/k 3",
+		"transit/key-soft-delete keys/k 3", "transit/key-soft-delete-restore keys/k 3", "transit/key-delete keys/k 3", "transit/key-restore keys/k 2"}
+	if !slices.Equal(got, want) {
+		t.Errorf("events are\n%q, want\n%q", got, want)
+	}
+}
+
 func TestConfigs(t *testing.T) {
 	h := newTransit(t)
 	if got := h.Data(conclave.Read, "cache-config", nil); number(t, got, "size") != 0 {

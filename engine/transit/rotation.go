@@ -68,5 +68,5 @@ func (Engine) FinishWork(_ context.Context, tx conclave.Tx, name string, begun, 
 	v.Created = tx.Now()
 	key.Imported = false
 	key.Add(&v)
-	return save(tx, shared, key)
+	return save(tx, "key-rotate", shared, key)
 }

@@ -14,6 +14,8 @@
 package transit
 
 import (
+	"strconv"
+
 	"conclave"
 	"conclave/engine/transit/keys"
 )
@@ -98,8 +100,9 @@ func existing(view conclave.View, name string) (*keys.Key, error) {
 
 var errNoKey = conclave.Errorf(conclave.Invalid, "encryption key not found")
 
-// save stores a key under its name, in place of old, which is nil if there is none, and sets when it is rotated next.
-func save(tx conclave.Tx, old, key *keys.Key) error {
+// save stores a key under its name, in place of old, which is nil if there is none, and sets when it is rotated next. what
+// is what happened to the key, for those who hear of it.
+func save(tx conclave.Tx, what string, old, key *keys.Key) error {
 	value, err := key.Encode()
 	if err != nil {
 		return err
@@ -109,5 +112,14 @@ func save(tx conclave.Tx, old, key *keys.Key) error {
 			return err
 		}
 	}
-	return tx.Put(keysDir+key.Name, value)
+	if err := tx.Put(keysDir+key.Name, value); err != nil {
+		return err
+	}
+	return emit(tx, what, key)
+}
+
+// emit tells what happened to a key.
+func emit(tx conclave.Tx, what string, key *keys.Key) error {
+	return tx.Emit(conclave.Event{Type: "transit/" + what, Path: keysDir + key.Name, Metadata: map[string]string{
+		"operation": what, "latest_version": strconv.Itoa(key.Latest()), "modified": "true"}})
 }
