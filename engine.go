@@ -3,6 +3,7 @@ package conclave
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -84,6 +85,37 @@ type Worker interface {
 	// FinishWork records what came of it; failure is Work's error. It calls Wake for the next time, or the name's time is taken
 	// back. It may run again. An error has the work begun again later.
 	FinishWork(ctx context.Context, tx Tx, name string, begun, done any, failure error) error
+}
+
+// Emergency is an engine that can take back at once what it has given out without a lease: certificates are revoked, static
+// credentials get new values.
+type Emergency interface {
+	Engine
+	// Exposed lists what of it is exposed, at most limit items after the one that after names, "" for the first ones, and where to
+	// go on, "" if those were all. An engine that doesn't know who got what lists nothing for an entity or a token.
+	Exposed(view View, exposure Exposure, after string, limit int) (items []Exposed, next string, err error)
+	// TakeBack takes one item back, or has that done at once with Tx.Wake. It may have been taken back before.
+	TakeBack(tx Tx, item Exposed) error
+}
+
+// Exposure is what has become known to somebody who shouldn't know it. One member at most is set; none of them is all that the
+// mount has given out.
+type Exposure struct {
+	Path     string // what was read below a path relative to the mount
+	EntityID string // what an entity has got
+	Accessor string // what a token has got
+}
+
+// Covers reports whether a path relative to the mount is exposed, by its path.
+func (e Exposure) Covers(path string) bool {
+	rest, below := strings.CutPrefix(path, e.Path)
+	return e.EntityID == "" && e.Accessor == "" && below && (rest == "" || e.Path == "" || rest[0] == '/' || strings.HasSuffix(e.Path, "/"))
+}
+
+// Exposed is something that an engine can take back.
+type Exposed struct {
+	Kind string // "certificate", "static role"
+	Name string // within the mount
 }
 
 // GrantedLease is a lease as its engine sees it again.

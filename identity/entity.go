@@ -297,3 +297,17 @@ func (s Setup) entityInfos(view conclave.View, ids []string) (map[string]any, er
 		return see.entityInfo(e)
 	})
 }
+
+// Disable refuses whatever an entity's tokens ask for from now on, batch tokens too. It is false if there is no such entity.
+func Disable(tx conclave.Tx, id string) (bool, error) {
+	e, err := loadEntity(tx, id)
+	if err != nil || e == nil {
+		return false, err
+	}
+	if e.Disabled {
+		return true, nil
+	}
+	e = e.clone()
+	e.Disabled, e.Updated = true, tx.Now().UnixNano()
+	return true, e.save(tx)
+}

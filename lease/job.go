@@ -27,8 +27,10 @@ type Job struct {
 	Cursor string `json:"cursor,omitempty"` // the last id below the prefix that was gone through, relative to it
 	Sync   bool   `json:"sync,omitempty"`   // somebody waits for it and does it
 	Force  bool   `json:"force,omitempty"`
-	Reason string `json:"reason,omitempty"`
-	By     string `json:"by,omitempty"`
+	// Counted jobs are done by whoever has started them, however long that takes: it is as durable as the job.
+	Counted bool   `json:"counted,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	By      string `json:"by,omitempty"`
 }
 
 type jobs struct {
@@ -110,6 +112,9 @@ func Jobs(view conclave.View) ([]string, error) {
 	}
 	var ids []string
 	for _, job := range j.Jobs {
+		if job.Counted {
+			continue
+		}
 		if !job.Sync || view.Reached(time.Unix(0, job.Before).Add(syncTime)) {
 			ids = append(ids, job.ID)
 		}
@@ -211,4 +216,54 @@ func walk(view conclave.View, dir, after string, limit int) (found []string, mor
 			}
 		}
 	}
+}
+
+// StartCounted makes all leases below a prefix be over. Whoever calls it queues them with [Step], and counts them: the reaper
+// doesn't.
+func StartCounted(tx conclave.Tx, id, prefix, by string) error {
+	prefix = strings.Trim(prefix, "/")
+	if !validPrefix(prefix) {
+		return nil // no lease has it
+	}
+	j, err := loadJobs(tx)
+	if err != nil {
+		return err
+	}
+	return j.with(tx, "", &Job{ID: id, Prefix: prefix + "/", Before: tx.Now().UnixNano(), By: by, Counted: true})
+}
+
+// CountBelow counts at most limit leases below a prefix after the one that was counted last, "" for the first. next is where to
+// go on, "" if those were all.
+func CountBelow(view conclave.View, prefix, after string, limit int) (n int, next string, err error) {
+	prefix = strings.Trim(prefix, "/")
+	if !validPrefix(prefix) {
+		return 0, "", nil
+	}
+	found, more, err := walk(view, idDir+prefix+"/", after, min(max(limit, 1), MaxStep))
+	if err != nil || !more {
+		return len(found), "", err
+	}
+	return len(found), found[len(found)-1], nil
+}
+
+// Uncount leaves a job of [StartCounted] to the reaper, if it isn't done.
+func Uncount(tx conclave.Tx, id string) error {
+	j, err := loadJobs(tx)
+	if err != nil {
+		return err
+	}
+	for _, job := range j.Jobs {
+		if job.ID == id {
+			next := *job
+			next.Counted = false
+			return j.with(tx, id, &next)
+		}
+	}
+	return nil
+}
+
+// Queued is how many leases wait to be ended outside, limit at most.
+func Queued(view conclave.View, limit int) (int, error) {
+	keys, err := conclave.Some(view, endingDir, "", limit)
+	return len(keys), err
 }

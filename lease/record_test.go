@@ -87,3 +87,16 @@ func TestIDsAreRecognised(t *testing.T) {
 		t.Error("made of no randomness")
 	}
 }
+
+const goldenCounted = `{"jobs":[{"id":"r1","prefix":"rooms/","before":1767323045678901234,"counted":true}]}`
+
+func TestCountedJobGolden(t *testing.T) {
+	want := &jobs{[]*Job{{ID: "r1", Prefix: "rooms/", Before: 1767323045678901234, Counted: true}}}
+	decoded, err := decodeJobs([]byte(goldenCounted))
+	if err != nil || !reflect.DeepEqual(decoded, want) {
+		t.Errorf("decoded as %+v, %v", decoded, err)
+	}
+	if encoded, err := json.Marshal(want); err != nil || string(encoded) != goldenCounted {
+		t.Errorf("encoded as %s, %v", encoded, err)
+	}
+}

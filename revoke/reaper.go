@@ -98,7 +98,7 @@ func (r *Reaper) pass(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	for _, path := range all {
-		err = errors.Join(err, r.queueDue(ctx, path), r.endSpent(ctx, path), r.queueLeft(ctx, path), r.work(ctx, path), r.startSlices(ctx, group, path))
+		err = errors.Join(err, r.revokeEverything(ctx, path), r.queueDue(ctx, path), r.endSpent(ctx, path), r.queueLeft(ctx, path), r.work(ctx, path), r.startSlices(ctx, group, path))
 	}
 	return err
 }

@@ -140,3 +140,61 @@ func Left(tx conclave.Tx, limit int) ([]Holding, error) {
 	}
 	return left, nil
 }
+
+// Scan returns the records of at most limit tokens that are stored after the name after, dead or alive, in no order, and the
+// name to go on after, "" if those were all.
+func Scan(view conclave.View, after string, limit int) (found []*Record, next string, err error) {
+	limit = min(max(limit, 1), MaxStep)
+	names, err := conclave.Some(view, idDir, after, limit)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, name := range names {
+		r, err := load(view, name)
+		if err != nil {
+			return nil, "", err
+		}
+		if r != nil {
+			found = append(found, r)
+		}
+	}
+	if len(names) == limit {
+		next = names[len(names)-1]
+	}
+	return found, next, nil
+}
+
+// NextName is the name of the token that [Scan] would find first after a name, "" if there is none.
+func NextName(view conclave.View, after string) (string, error) {
+	names, err := conclave.Some(view, idDir, after, 1)
+	if err != nil || len(names) == 0 {
+		return "", err
+	}
+	return names[0], nil
+}
+
+// ByAccessor returns the record of a token that lives, by its accessor, nil if there is none.
+func ByAccessor(view conclave.View, accessor string) (*Record, error) {
+	return seekAccessor(view, accessor)
+}
+
+// Above calls visit for a token and all those above it, until visit says that it is enough.
+func Above(view conclave.View, r *Record, visit func(*Record) (enough bool)) error {
+	for depth := 0; r != nil && depth <= MaxDepth; depth++ {
+		if visit(r) || r.Parent == "" {
+			return nil
+		}
+		parent, err := load(view, r.Parent)
+		if err != nil {
+			return err
+		}
+		r = parent
+	}
+	return nil
+}
+
+// Holds is how many things end with a token, limit at most.
+func Holds(view conclave.View, name string, limit int) (int, error) {
+	held, err := conclave.Some(view, heldDir+name+"/", "", limit)
+	return len(held), err
+}

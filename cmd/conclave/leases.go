@@ -16,7 +16,7 @@ func (e engines) Engine(system conclave.Tx, mountUUID string) (conclave.Engine, 
 }
 
 func (d *daemon) leaseRoutes() []conclave.Route {
-	return lease.Routes(lease.Setup{Mounts: engines{d}, Owners: revoke.Owners{}, Ender: d.reaper})
+	return append(lease.Routes(lease.Setup{Mounts: engines{d}, Owners: revoke.Owners{}, Ender: d.reaper}), revoke.EverythingRoutes()...)
 }
 
 // closeMount refuses to disable a mount that has leases, and takes back what work it had to do.

@@ -38,7 +38,39 @@ func (o *Outside) do(ctx context.Context, name string) error {
 	return work(ctx, name)
 }
 
-var _ conclave.Worker = (*lodging)(nil)
+var (
+	_ conclave.Worker    = (*lodging)(nil)
+	_ conclave.Emergency = (*lodging)(nil)
+)
+
+// Exposed are the chores, as if they were credentials: they are taken back by doing them at once.
+func (l *lodging) Exposed(view conclave.View, exposure conclave.Exposure, after string, limit int) ([]conclave.Exposed, string, error) {
+	if exposure.EntityID != "" || exposure.Accessor != "" {
+		return nil, "", nil
+	}
+	names, err := view.List("chore/", after, limit)
+	if err != nil {
+		return nil, "", err
+	}
+	var items []conclave.Exposed
+	for _, name := range names {
+		if exposure.Covers("chores/" + name) {
+			items = append(items, conclave.Exposed{Kind: "chore", Name: name})
+		}
+	}
+	if len(names) < limit {
+		return items, "", nil
+	}
+	return items, names[len(names)-1], nil
+}
+
+// TakeBack has a chore done at once; one named "stuck" can't be.
+func (l *lodging) TakeBack(tx conclave.Tx, item conclave.Exposed) error {
+	if item.Name == "stuck" {
+		return conclave.Errorf(conclave.Invalid, "it is stuck")
+	}
+	return tx.Wake("chore/"+item.Name, tx.Now())
+}
 
 type choreInput struct {
 	Name  string        `path:"name" doc:"The chore."`
