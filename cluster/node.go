@@ -248,7 +248,7 @@ func (n *Node) openOrder() {
 			return err
 		}})
 	n.sender = ordering.NewSender(ordering.SenderOptions{NodeID: n.id.NodeID, FSM: n.fsm, Order: n.order, Leader: n.leaderID,
-		News: n.leaderNews, Lost: n.quorum.Lost, Observer: n.config.Observer,
+		News: n.leaderNews, Lost: n.quorum.Lost, Full: func() bool { return n.guard.Check() != nil }, Observer: n.config.Observer,
 		Stream: func(ctx context.Context, leader string) (wire.Cluster_CommitClient, error) {
 			client, err := n.peers.Client(leader)
 			if err != nil {

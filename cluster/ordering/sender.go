@@ -31,6 +31,7 @@ type SenderOptions struct {
 	Leader   func() string          // node id, "" if none is known
 	News     func() <-chan struct{} // closed when another leader is known
 	Lost     func() <-chan struct{} // closed while there has been no quorum for some time; nil: never
+	Full     func() bool            // whether this node's disk has no room; nil: never
 	Stream   func(ctx context.Context, leader string) (wire.Cluster_CommitClient, error)
 	Observer Observer // default: none
 }
@@ -53,6 +54,9 @@ func NewSender(o SenderOptions) *Sender {
 	}
 	if o.Lost == nil {
 		o.Lost = func() <-chan struct{} { return nil }
+	}
+	if o.Full == nil {
+		o.Full = func() bool { return false }
 	}
 	s := &Sender{options: o, stats: o.Order.stats, stopped: make(chan struct{})}
 	rand.Read(s.instance[:8])
@@ -129,7 +133,7 @@ func (s *Sender) send(ctx context.Context, p *proposal, l *lane) (_ fsm.Outcome,
 	lost := s.options.Lost()
 	select {
 	case <-lost:
-		return fsm.Outcome{}, false, errNoQuorum()
+		return fsm.Outcome{}, false, s.noQuorum()
 	default:
 	}
 	if !l.push(p) {
@@ -190,7 +194,7 @@ func (s *Sender) awaitResult(ctx context.Context, p *proposal, l *lane, lost <-c
 			}
 		case <-lost:
 			if l.withdraw(p) {
-				return result{}, errNoQuorum()
+				return result{}, s.noQuorum()
 			}
 			return s.abandon(p)
 		case <-ctx.Done():
@@ -261,8 +265,11 @@ func unavailable(message string, retryAfter time.Duration) error {
 	return err
 }
 
-// errNoQuorum refuses what has not been sent.
-func errNoQuorum() error {
+// noQuorum refuses what has not been sent. A new leader may be unable to open its term because the disks are full.
+func (s *Sender) noQuorum() error {
+	if s.options.Full() {
+		return unavailable("the cluster has no quorum, and this node's disk has no room: make some, then try again", fullRetry)
+	}
 	return unavailable("the cluster has no quorum: too few of its nodes are up and reach each other", busyRetry)
 }
 
