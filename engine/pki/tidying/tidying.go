@@ -74,8 +74,23 @@ type autoConfig struct {
 	options
 	Enabled  bool             `json:"enabled" doc:"Whether it is tidied by itself."`
 	Interval conclave.Seconds `json:"interval_duration" doc:"How often."`
-	Counts   bool             `json:"maintain_stored_certificate_counts" doc:"Kept for clients."`
-	Metrics  bool             `json:"publish_stored_certificate_count_metrics" doc:"Kept for clients."`
+	keptForClients
+}
+
+// keptForClients are settings of what isn't here: clients such as Terraform read what they have written.
+type keptForClients struct {
+	Counts       bool             `json:"maintain_stored_certificate_counts" doc:"Kept for clients."`
+	Metrics      bool             `json:"publish_stored_certificate_count_metrics" doc:"Kept for clients."`
+	LegacyBundle bool             `json:"tidy_move_legacy_ca_bundle" doc:"Kept for clients."`
+	Queue        bool             `json:"tidy_revocation_queue" doc:"Kept for clients."`
+	QueueBuffer  conclave.Seconds `json:"revocation_queue_safety_buffer" doc:"Kept for clients."`
+	CrossCluster bool             `json:"tidy_cross_cluster_revoked_certs" doc:"Kept for clients."`
+	ACME         bool             `json:"tidy_acme" doc:"Kept for clients: what ACME has over is removed by itself."`
+	ACMEBuffer   conclave.Seconds `json:"acme_account_safety_buffer" doc:"Kept for clients."`
+	Metadata     bool             `json:"tidy_cert_metadata" doc:"Kept for clients."`
+	Nonces       bool             `json:"tidy_cmpv2_nonce_store" doc:"Kept for clients."`
+	MinBackoff   conclave.Seconds `json:"min_startup_backoff_duration" doc:"Kept for clients."`
+	MaxBackoff   conclave.Seconds `json:"max_startup_backoff_duration" doc:"Kept for clients."`
 }
 
 // minInterval bounds how often a mount is tidied.
@@ -190,7 +205,10 @@ func stamp(seconds int64) *string {
 	return &text
 }
 
-func newAuto() autoConfig { return autoConfig{options: newOptions(), Interval: 12 * 3600} }
+func newAuto() autoConfig {
+	return autoConfig{options: newOptions(), Interval: 12 * 3600,
+		keptForClients: keptForClients{QueueBuffer: 48 * 3600, ACMEBuffer: 30 * 24 * 3600, MinBackoff: 300, MaxBackoff: 900}}
+}
 
 func readAuto(_ context.Context, view conclave.View, _ *conclave.None) (*autoConfig, error) {
 	return stored.LoadOr(view, "config/auto-tidy", newAuto())
