@@ -28,10 +28,10 @@ func (v *Vault) Routes() []conclave.Route {
 		v.rotate).With(conclave.Sudo)
 	rotateKeyring := rotate
 	rotateKeyring.Pattern = "rotate/keyring"
-	return []conclave.Route{
+	return append(v.rootRoutes(),
 		seal,
 		rotate,
 		rotateKeyring,
 		conclave.ReadRoute(conclave.Read, "key-status", "Which version of the data keys is active, and since when.", v.keyStatus),
-	}
+	)
 }

@@ -65,23 +65,25 @@ func Generate(random io.Reader) (conclave.Secret, error) {
 	return conclave.NewSecret(Prefix + base64.RawURLEncoding.EncodeToString(raw[:])), nil
 }
 
-func generateAccessor(random io.Reader) (string, error) {
-	accessor := make([]byte, 0, accessorLength)
-	var raw [accessorLength]byte
+func generateAccessor(random io.Reader) (string, error) { return Letters(random, accessorLength) }
+
+// Letters returns count random letters and digits, each as likely as any other; random must be a cryptographic source.
+func Letters(random io.Reader, count int) (string, error) {
+	letters, raw := make([]byte, 0, count), make([]byte, count)
 	for range 16 { // one round in a hundred thousand doesn't fill it from the second on
-		if _, err := io.ReadFull(random, raw[:]); err != nil {
+		if _, err := io.ReadFull(random, raw); err != nil {
 			break
 		}
 		for _, b := range raw {
-			if b < 4*62 && len(accessor) < accessorLength { // above, the first characters would be likelier
-				accessor = append(accessor, base62[b%62])
+			if b < 4*62 && len(letters) < count { // above, the first characters would be likelier
+				letters = append(letters, base62[b%62])
 			}
 		}
-		if len(accessor) == accessorLength {
-			return string(accessor), nil
+		if len(letters) == count {
+			return string(letters), nil
 		}
 	}
-	return "", conclave.Errorf(conclave.Internal, "no randomness for an accessor")
+	return "", conclave.Errorf(conclave.Internal, "no randomness for letters and digits")
 }
 
 // issue makes a token of either type and returns its secret.
