@@ -2,6 +2,7 @@ package database
 
 import (
 	"database/sql"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -156,6 +157,23 @@ func TestTheDatabaseKnowsWhenToGiveUp(t *testing.T) {
 	}
 	asRoot(t, s, "DROP TABLE public.bounds")
 	if err := h.EndLease(c.lease); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRedisWithTLS(t *testing.T) {
+	h := newHarness(t)
+	s := need(t, real.redis)
+	_, port, err := net.SplitHostPort(s.Encrypted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	real.configureRedis(t, h, "db", fields{"port": port, "tls": true, "ca_cert": s.CA})
+	h.Fails(conclave.Update, "config/db", fields{"ca_cert": need(t, real.postgres).CA}, conclave.Invalid, "certificate is not trusted")
+	h.Fails(conclave.Update, "config/db", fields{"tls": false, "ca_cert": ""}, conclave.Invalid, "the database")
+	h.Data(conclave.Update, "config/db", fields{"insecure_tls": true, "ca_cert": ""})
+	h.Data(conclave.Update, "roles/app", fields{"db_name": "db"})
+	if err := h.EndLease(issue(t, h, "app").lease); err != nil {
 		t.Error(err)
 	}
 }

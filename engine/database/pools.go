@@ -72,13 +72,15 @@ func (p *pools) use(ctx context.Context, at place, from source, act func(driver.
 		return driver.ErrTimeout
 	}
 	if e.err != nil {
-		p.drop(at, e) // the next one tries again
+		p.drop(at, e, false) // the next one tries again
 		return e.err
 	}
 	return act(e.driver)
 }
 
 func (p *pools) enter(at place, from source) (e *entry, first bool, err error) {
+	var over driver.Driver
+	defer func() { end(over) }() // when nothing is locked any more
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e = p.all[at]
@@ -95,7 +97,7 @@ func (p *pools) enter(at place, from source) (e *entry, first bool, err error) {
 		return nil, false, errTooMany
 	}
 	if e != nil {
-		p.endLocked(at, e)
+		over = p.endLocked(at, e)
 	}
 	e = &entry{from: from, ready: make(chan struct{}), users: 1}
 	p.all[at] = e
@@ -103,51 +105,52 @@ func (p *pools) enter(at place, from source) (e *entry, first bool, err error) {
 }
 
 func (p *pools) leave(at place, e *entry) {
+	var over driver.Driver
+	defer func() { end(over) }()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e.users--; e.users > 0 {
 		return
 	}
 	if e.closing {
-		e.close()
+		over = e.driver
 		return
 	}
-	e.timer = time.AfterFunc(p.idle, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if e.users == 0 && !e.closing {
-			p.endLocked(at, e)
-		}
-	})
+	e.timer = time.AfterFunc(p.idle, func() { p.drop(at, e, true) })
 }
 
-// drop has an entry end with its last user.
-func (p *pools) drop(at place, e *entry) {
+// drop has an entry end with its last user. If it has to be idle, one that is in use again goes on.
+func (p *pools) drop(at place, e *entry, ifIdle bool) {
+	var over driver.Driver
+	defer func() { end(over) }()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.endLocked(at, e)
+	if !ifIdle || e.users == 0 {
+		over = p.endLocked(at, e)
+	}
 }
 
-// endLocked forgets an entry, and closes it if nobody uses it. Drivers close without waiting for a database.
-func (p *pools) endLocked(at place, e *entry) {
+// endLocked forgets an entry, and returns what has to be closed if nobody uses it.
+func (p *pools) endLocked(at place, e *entry) driver.Driver {
 	if p.all[at] == e {
 		delete(p.all, at)
 	}
 	if e.closing {
-		return
+		return nil
 	}
 	e.closing = true
 	if e.timer != nil {
 		e.timer.Stop()
 	}
-	if e.users == 0 {
-		e.close()
+	if e.users > 0 {
+		return nil
 	}
+	return e.driver
 }
 
-func (e *entry) close() {
-	if e.driver != nil {
-		time.AfterFunc(0, e.driver.Close) // out of the lock
+func end(over driver.Driver) {
+	if over != nil {
+		over.Close()
 	}
 }
 
@@ -176,13 +179,4 @@ func (p *pools) begin(ctx context.Context, from source) (driver.Driver, error) {
 		err = errSettling
 	}
 	return nil, err
-}
-
-// closeAll forgets all connections; those in use end with their users.
-func (p *pools) closeAll() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for at, e := range p.all {
-		p.endLocked(at, e)
-	}
 }

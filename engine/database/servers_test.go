@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"conclave"
+	"conclave/engine/database/driver"
 	"conclave/engine/enginetest"
 	"conclave/internal/dbserver"
 )
@@ -143,4 +144,17 @@ func open(t testing.TB) *Engine {
 	e := engine.(*Engine)
 	t.Cleanup(e.pools.closeAll)
 	return e
+}
+
+// closeAll forgets all connections; those in use end with their users.
+func (p *pools) closeAll() {
+	var over []driver.Driver
+	p.mu.Lock()
+	for at, e := range p.all {
+		over = append(over, p.endLocked(at, e))
+	}
+	p.mu.Unlock()
+	for _, d := range over {
+		end(d)
+	}
 }

@@ -36,11 +36,12 @@ func (e *ErrMissing) Error() string {
 
 // Server is a server that runs.
 type Server struct {
-	Address  string // host and port
-	User     string // who may do everything
-	Password string
-	CA       string // PEM: who has signed the server's certificate
-	Dir      string // with ca.pem, cert.pem and key.pem, which are good for a client too
+	Address   string // host and port
+	Encrypted string // host and port for TLS, where those are others
+	User      string // who may do everything
+	Password  string
+	CA        string // PEM: who has signed the server's certificate
+	Dir       string // with ca.pem, cert.pem and key.pem, which are good for a client too
 
 	command *exec.Cmd
 	ended   chan struct{}

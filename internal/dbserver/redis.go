@@ -3,6 +3,7 @@ package dbserver
 import (
 	"context"
 	"errors"
+	"net"
 	"os/exec"
 	"strconv"
 	"time"
@@ -12,7 +13,8 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Redis starts Redis, or Valkey if that is what there is, with its users in a file. Only its user root may do anything.
+// Redis starts Redis, or Valkey if that is what there is, with its users in a file. Only its user root may do anything. With
+// TLS it answers at Encrypted.
 func Redis() (*Server, error) {
 	program, ok := find("redis-server")
 	if !ok {
@@ -33,8 +35,13 @@ func Redis() (*Server, error) {
 		s.Close()
 		return nil, err
 	}
+	if s.Encrypted, err = freeAddress(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	_, encrypted, _ := net.SplitHostPort(s.Encrypted)
 	s.launch = func() *exec.Cmd {
-		return exec.Command(program, "--port", strconv.Itoa(s.Port()), "--bind", "127.0.0.1", "--dir", s.Dir, "--save", "", "--appendonly", "no", "--aclfile", users)
+		return exec.Command(program, "--tls-port", encrypted, "--tls-ca-cert-file", s.Dir+"/ca.pem", "--tls-cert-file", s.Dir+"/cert.pem", "--tls-key-file", s.Dir+"/key.pem", "--tls-auth-clients", "optional", "--port", strconv.Itoa(s.Port()), "--bind", "127.0.0.1", "--dir", s.Dir, "--save", "", "--appendonly", "no", "--aclfile", users)
 	}
 	s.probe = func(ctx context.Context) error {
 		_, err := s.RedisQuery(ctx, s.User, s.Password, "PING")
