@@ -295,6 +295,47 @@ func (o *overNodes) RoundTrip(r *http.Request) (*http.Response, error) {
 	return transport.RoundTrip(r)
 }
 
+// serveChallenges answers challenges of kind http-01 with what is in the map: token → key authorization.
+func (w *acmeWorld) serveChallenges() *sync.Map {
+	w.t.Helper()
+	listener, err := net.Listen("tcp", w.address+":80")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	answers := &sync.Map{}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if text, ok := answers.Load(strings.TrimPrefix(r.URL.Path, "/.well-known/acme-challenge/")); ok {
+			_, _ = fmt.Fprint(w, text)
+			return
+		}
+		http.NotFound(w, r)
+	})}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener)
+	}()
+	w.t.Cleanup(func() { _ = server.Close(); <-done })
+	return answers
+}
+
+// waitForFailure waits until an attempt at a challenge has failed, and another one is due.
+func waitForFailure(t *testing.T, c *acme.Client, authorization string) {
+	t.Helper()
+	eventually(t, 4*time.Minute, func(ctx context.Context) error {
+		tried, err := c.GetAuthorization(ctx, authorization)
+		if err != nil {
+			return err
+		}
+		for _, one := range tried.Challenges {
+			if one.Type == "http-01" && one.Error != nil {
+				return nil
+			}
+		}
+		return fmt.Errorf("nobody has asked for the answer to the challenge: the authorization is %s", tried.Status)
+	})
+}
+
 // TestAnyNodeAnswersForAllInACME has each request of a client answered by another node, and the leader die between two
 // attempts at a challenge.
 func TestAnyNodeAnswersForAllInACME(t *testing.T) {
@@ -310,22 +351,7 @@ func TestAnyNodeAnswersForAllInACME(t *testing.T) {
 	if _, err := c.Register(ctx, &acme.Account{Contact: []string{"mailto:admin@example.com"}}, acme.AcceptTOS); err != nil {
 		t.Fatal(err)
 	}
-	// The answer to the challenge isn't there at first.
-	answers := &sync.Map{} // token → key authorization
-	listener, err := net.Listen("tcp", w.address+":80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if text, ok := answers.Load(strings.TrimPrefix(r.URL.Path, "/.well-known/acme-challenge/")); ok {
-			_, _ = fmt.Fprint(w, text)
-			return
-		}
-		http.NotFound(w, r)
-	})}
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close() })
-
+	answers := w.serveChallenges() // the answer isn't there at first
 	order, err := c.AuthorizeOrder(ctx, acme.DomainIDs("g.example.com"))
 	if err != nil {
 		t.Fatal(err)
@@ -343,18 +369,7 @@ func TestAnyNodeAnswersForAllInACME(t *testing.T) {
 	if _, err := c.Accept(ctx, challenge); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 4*time.Minute, func(ctx context.Context) error { // the first attempt fails, and another one is due
-		tried, err := c.GetAuthorization(ctx, authorization.URI)
-		if err != nil {
-			return err
-		}
-		for _, one := range tried.Challenges {
-			if one.Type == "http-01" && one.Error != nil {
-				return nil
-			}
-		}
-		return fmt.Errorf("nobody has asked for the answer to the challenge: the authorization is %s", tried.Status)
-	})
+	waitForFailure(t, c, authorization.URI)
 	leader, err := l.Leader(ctx)
 	if err != nil {
 		t.Fatal(err)

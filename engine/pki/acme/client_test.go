@@ -354,3 +354,7 @@ func (c *client) certificateOf(key crypto.Signer, names ...string) *x509.Certifi
 	}
 	return cert
 }
+
+// pad and padY are the coordinates of the client's public key.
+func pad(c *client) []byte  { return c.key.Public().(*ecdsa.PublicKey).X.FillBytes(make([]byte, 32)) }
+func padY(c *client) []byte { return c.key.Public().(*ecdsa.PublicKey).Y.FillBytes(make([]byte, 32)) }

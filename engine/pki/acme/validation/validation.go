@@ -145,7 +145,7 @@ func (a *Attempt) host() string {
 func (v Validator) overHTTP(ctx context.Context, a *Attempt) *Failure {
 	dialer := a.Reach.dialer(v.httpPort, v.tlsPort)
 	transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader, ResponseHeaderTimeout: validationTime,
-		TLSHandshakeTimeout: connectTime, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}} //nolint:gosec // see above
+		TLSHandshakeTimeout: connectTime, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		if len(via) > maxRedirects {
@@ -225,19 +225,19 @@ func (v Validator) overTLS(ctx context.Context, a *Attempt) *Failure {
 	if a.Address.IsValid() {
 		server = reverse(a.Address)
 	}
-	dialer := &tls.Dialer{NetDialer: a.Reach.dialer(v.tlsPort), Config: &tls.Config{ServerName: server, NextProtos: []string{acmeTLS}, MinVersion: tls.VersionTLS12,
-		InsecureSkipVerify: true}} //nolint:gosec // the certificate is self-signed by design, and is looked at below
 	ctx, cancel := context.WithTimeout(ctx, 2*connectTime)
 	defer cancel()
-	connection, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(a.host(), strconv.Itoa(v.tlsPort)))
+	plain, err := a.Reach.dialer(v.tlsPort).DialContext(ctx, "tcp", net.JoinHostPort(a.host(), strconv.Itoa(v.tlsPort)))
 	if err != nil {
-		if _, isTLS := errors.AsType[tls.AlertError](err); isTLS {
-			return fails("tls", "the server refuses the handshake")
-		}
 		return connecting(err)
 	}
-	defer connection.Close()
-	state := connection.(*tls.Conn).ConnectionState()
+	defer plain.Close()
+	connection := tls.Client(plain, &tls.Config{ServerName: server, NextProtos: []string{acmeTLS}, MinVersion: tls.VersionTLS12,
+		InsecureSkipVerify: true}) // the certificate is self-signed by design, and is looked at below
+	if err := connection.HandshakeContext(ctx); err != nil {
+		return fails("tls", "the handshake fails")
+	}
+	state := connection.ConnectionState()
 	if state.NegotiatedProtocol != acmeTLS || len(state.PeerCertificates) == 0 {
 		return fails("tls", "the server doesn't speak acme-tls/1")
 	}
