@@ -87,6 +87,13 @@ func (p *Pipeline) Standing(tx *store.Tx, req *conclave.Request) (*policy.Grant,
 	if err := r.authenticate(tx); err != nil {
 		return nil, conclave.Namespace{}, err
 	}
+	left, err := token.UsesLeft(r.call.home.system, r.call.token)
+	if err == nil && left < 0 { // with the one that this would be
+		err = errNoToken
+	}
+	if err != nil {
+		return nil, conclave.Namespace{}, err
+	}
 	return r.call.grant, r.call.home.Namespace, p.authorize(tx, r.request, r.call)
 }
 
