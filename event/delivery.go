@@ -216,10 +216,7 @@ func (c *courier) begin(ctx context.Context) (from Cursor, err error) {
 
 // deliver sends events as one, again and again until they are taken.
 func (c *courier) deliver(ctx context.Context, items []item) error {
-	body, id, err := c.body(items)
-	if err != nil {
-		return err
-	}
+	body, id := c.body(items)
 	for wait := firstBackOff; ; wait = min(2*wait, lastBackOff) {
 		err := c.post(ctx, id, body)
 		if err == nil {
@@ -237,25 +234,21 @@ func (c *courier) deliver(ctx context.Context, items []item) error {
 }
 
 // body is what is sent: one message, or a list of them; and the id of the delivery, which is that of its first event.
-func (c *courier) body(items []item) (body []byte, id string, err error) {
+func (c *courier) body(items []item) (body []byte, id string) {
 	var b bytes.Buffer
 	if c.hook.Batch > 1 {
 		b.WriteByte('[')
 	}
 	for i, it := range items {
-		message, err := it.record.encode(it.number, c.source())
-		if err != nil {
-			return nil, "", err
-		}
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.Write(message)
+		b.Write(it.record.message(it.number, c.source()))
 	}
 	if c.hook.Batch > 1 {
 		b.WriteByte(']')
 	}
-	return b.Bytes(), items[0].record.id(items[0].number), nil
+	return b.Bytes(), items[0].record.id(items[0].number)
 }
 
 func (c *courier) post(ctx context.Context, id string, body []byte) error {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"conclave"
@@ -20,6 +21,9 @@ type Record struct {
 	Digest [32]byte
 	Time   time.Time // cluster time when the transaction began
 	Events []conclave.Occurrence
+
+	once     sync.Once
+	messages [][]byte // of the events, once anybody has asked for one
 }
 
 // message is an event as clients get it: in the form of CloudEvents 1.0, with the members that Vault's clients know.
@@ -62,8 +66,19 @@ const (
 	metadataOperation = "operation"
 )
 
-// encode makes the message of event i of a record.
-func (r *Record) encode(i int, source string) ([]byte, error) {
+// message is that of event i of a record. It is made once for all who get it, and must not be changed. source is always the
+// same.
+func (r *Record) message(i int, source string) []byte {
+	r.once.Do(func() {
+		r.messages = make([][]byte, len(r.Events))
+		for i := range r.Events {
+			r.messages[i] = r.encode(i, source)
+		}
+	})
+	return r.messages[i]
+}
+
+func (r *Record) encode(i int, source string) []byte {
 	o := &r.Events[i]
 	m := message{ID: r.id(i), Source: source, SpecVersion: "1.0", Type: "*", ContentType: "application/cloudevents",
 		DataContentType: "application/json", Time: r.Time.UTC(), Cursor: r.after(i).String()}
@@ -76,7 +91,11 @@ func (r *Record) encode(i int, source string) ([]byte, error) {
 		}
 		m.Data.Plugin = &pluginInfo{class, o.Mount.Accessor, o.Mount.Path, o.Mount.Kind, o.Mount.Options["version"]}
 	}
-	return json.Marshal(&m)
+	encoded, err := json.Marshal(&m)
+	if err != nil { // there is no time, text or map of texts that this happens to, but a year beyond 9999
+		panic("event: encode a message: " + err.Error())
+	}
+	return encoded
 }
 
 // metadataOf is an event's metadata with what all events have: Vault's path and data_path, which are both what the event

@@ -24,7 +24,8 @@ type Log interface {
 // Limits of a stream.
 const (
 	windowRecords = 8192     // with events, that are kept in memory
-	windowBytes   = 16 << 20 // of their events, as conclave.Occurrence.Size counts
+	windowBytes   = 16 << 20 // of their events and of these's messages, about
+	messageSize   = 1024     // bytes of an event's message, about
 	batchRecords  = 128      // with events, of one batch
 	batchRead     = 16_384   // records that are read for one batch
 	maxCatchUp    = 4        // readers of the log at once
@@ -173,7 +174,7 @@ func (s *Stream) extend(ctx context.Context, old *window) (*window, error) {
 
 func sizeOf(r *Record) (n int) {
 	for i := range r.Events {
-		n += r.Events[i].Size()
+		n += r.Events[i].Size() + messageSize
 	}
 	return n
 }

@@ -146,11 +146,7 @@ func (s *Service) deliver(ctx context.Context, l *listener, b *batch, sub *subsc
 		if !seen[i] {
 			continue
 		}
-		message, err := it.record.encode(it.number, s.Source())
-		if err != nil {
-			return err
-		}
-		if err := send(ctx, message); err != nil {
+		if err := send(ctx, it.record.message(it.number, s.Source())); err != nil {
 			return errors.Join(errSend, err)
 		}
 		s.counters.Sent.Add(1)
