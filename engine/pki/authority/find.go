@@ -62,7 +62,7 @@ func Find(view conclave.View, ref string) (*Issuer, error) {
 	if ref == "" || ref == DefaultRef {
 		return nil, conclave.Errorf(conclave.Invalid, "no default issuer currently configured")
 	}
-	return nil, conclave.Errorf(conclave.Invalid, "unable to find issuer for reference: %s", ref)
+	return nil, conclave.Errorf(conclave.Invalid, "unable to find PKI issuer for reference: %s", ref)
 }
 
 // IDOf is the id that a reference stands for, empty if there is no such issuer; an id is taken as it is.
