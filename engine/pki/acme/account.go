@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/mail"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -174,6 +175,9 @@ func (s *Service) newAccount(x *exchange) (*answer, error) {
 	if err := x.tx.Put(path, []byte(a.ID)); err != nil {
 		return nil, err
 	}
+	if err := x.tx.Wake(workAccount+a.ID, x.tx.Now().Add(accountLife)); err != nil {
+		return nil, err
+	}
 	return x.showAccount(http.StatusCreated, a), a.save(x.tx)
 }
 
@@ -282,4 +286,31 @@ func (s *Service) changeKey(x *exchange) (*answer, error) {
 		return nil, err
 	}
 	return x.showAccount(http.StatusOK, &a), a.save(x.tx)
+}
+
+// clearAccount removes an account that has no orders, and looks again later at one that has. Whoever comes back to it makes
+// another: clients do so by themselves.
+func clearAccount(tx conclave.Tx, id string) error {
+	a, err := load[account](tx, accountDir, id)
+	if err != nil || a == nil {
+		return err
+	}
+	orders, err := tx.List(ordersDir+id+"/", "", 1)
+	if err != nil {
+		return err
+	}
+	if len(orders) > 0 || !tx.Reached(time.Unix(a.Created, 0).Add(accountLife)) {
+		return tx.Wake(workAccount+id, tx.Now().Add(accountLife))
+	}
+	path, err := keyPath(a.Place, a.Key)
+	if err != nil {
+		return err
+	}
+	if err := tx.Delete(path); err != nil {
+		return err
+	}
+	if err := tx.AddCell(accountsCell, 1, 0, conclave.Errorf(conclave.Internal, "the counter of ACME accounts is gone")); err != nil {
+		return err
+	}
+	return tx.Delete(accountDir + id)
 }

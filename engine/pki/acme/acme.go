@@ -52,20 +52,21 @@ import (
 
 // Limits of this package.
 const (
-	maxAccounts    = 100_000          // of one mount
-	maxPending     = 300              // orders of an account without a certificate
-	maxListed      = 1000             // orders that an account is shown
-	maxIdentifiers = 100              // of an order
-	maxContacts    = 10               // of an account
-	maxContact     = 256              // bytes of one
-	maxBindings    = 10_000           // external account bindings of a mount that nobody has used
-	orderLife      = 24 * time.Hour   // of an order without a certificate, and of its authorizations
-	defaultMaxTTL  = 90 * 24 * 3600   // seconds
-	maxMaxTTL      = 10 * 365 * 86400 // seconds
-	nonceLife      = 15 * time.Minute // in which a nonce can be used
-	clearBatch     = 1000             // used nonces that are cleared away at a time
-	maxAttempts    = 5                // at a challenge
-	maxAddresses   = 1000             // networks in a list of the settings
+	maxAccounts    = 100_000             // of one mount
+	maxPending     = 300                 // orders of an account without a certificate
+	maxListed      = 1000                // orders that an account is shown
+	maxIdentifiers = 100                 // of an order
+	maxContacts    = 10                  // of an account
+	maxContact     = 256                 // bytes of one
+	maxBindings    = 10_000              // external account bindings of a mount that nobody has used
+	accountLife    = 30 * 24 * time.Hour // of an account without orders
+	orderLife      = 24 * time.Hour      // of an order without a certificate, and of its authorizations
+	defaultMaxTTL  = 90 * 24 * 3600      // seconds
+	maxMaxTTL      = 10 * 365 * 86400    // seconds
+	nonceLife      = 15 * time.Minute    // in which a nonce can be used
+	clearBatch     = 1000                // used nonces that are cleared away at a time
+	maxAttempts    = 5                   // at a challenge
+	maxAddresses   = 1000                // networks in a list of the settings
 )
 
 const (
@@ -84,6 +85,7 @@ const (
 	workPrefix    = "acme/" // of all names of work
 	workChallenge = "acme/challenge/"
 	workOrder     = "acme/order/"
+	workAccount   = "acme/account/"
 	workNonces    = "acme/nonces/"
 )
 

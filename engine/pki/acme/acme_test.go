@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -248,6 +249,25 @@ func TestAccountsAreMadeChangedAndGivenUp(t *testing.T) {
 	again = *c
 	again.kid, again.nonce = "", ""
 	again.refused("acme/new-account", map[string]any{}, "unauthorized")
+}
+
+func TestAccountsWithoutOrdersGo(t *testing.T) {
+	m := newMount(t, nil)
+	idle, busy := m.client("").register(), m.client("").register()
+	busy.orderOf("a.example.com")
+	m.Advance(accountLife - time.Hour)
+	busy.nonce = ""
+	busy.orderOf("a.example.com")
+	for range 2 {
+		if _, err := m.RunDue(m.Now().Add(2 * time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	idle.nonce, busy.nonce = "", ""
+	idle.refused(idle.kid, nil, "accountDoesNotExist")
+	busy.must(busy.kid, nil, 200)
+	idle.kid, idle.nonce = "", ""
+	idle.register()
 }
 
 func TestExternalAccountsAreBoundOnce(t *testing.T) {

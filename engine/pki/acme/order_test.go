@@ -196,7 +196,7 @@ func TestChallengesAreValidatedByWork(t *testing.T) {
 	if a.Status != "valid" || o.Status != "ready" || len(m.attempts) != 3 {
 		t.Errorf("after %d attempts authorization and order are %s, %s", len(m.attempts), a.Status, o.Status)
 	}
-	if len(m.Woken()) != 2 { // the order's end and the used nonces
+	if len(m.Woken()) != 3 { // the account's and the order's end, and the used nonces
 		t.Errorf("still due is %v", m.Woken())
 	}
 	c.must(o.Authorizations[0], map[string]any{"status": "deactivated"}, 200).decode(t, &a)

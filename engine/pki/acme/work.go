@@ -20,6 +20,9 @@ func (s *Service) BeginWork(_ context.Context, tx conclave.Tx, name string) (any
 	if period, ok := strings.CutPrefix(name, workNonces); ok {
 		return nil, clearNonces(tx, period)
 	}
+	if id, ok := strings.CutPrefix(name, workAccount); ok {
+		return nil, clearAccount(tx, id)
+	}
 	if id, ok := strings.CutPrefix(name, workOrder); ok {
 		return nil, clearOrder(tx, id)
 	}

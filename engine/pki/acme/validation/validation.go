@@ -122,15 +122,26 @@ func (r *Reach) allows(address netip.Addr) bool {
 	return !address.IsLoopback() && !address.IsLinkLocalUnicast() && !address.IsMulticast() && !address.IsUnspecified() && !address.IsInterfaceLocalMulticast()
 }
 
-// dialer connects to servers that may be asked, on one of some ports.
-func (r *Reach) dialer(ports ...int) *net.Dialer {
-	return &net.Dialer{Timeout: connectTime, Resolver: r.names(), ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+// dialer connects to servers that may be asked, on one of some ports. Names are looked up as they are: with the domains
+// that this machine would try after them, a name would stand for others' servers.
+func (r *Reach) dialer(ports ...int) func(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: connectTime, Resolver: r.names(), ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil || !slices.Contains(ports, int(to.Port())) || !r.allows(to.Addr()) {
 			return errPlace
 		}
 		return nil
 	}}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, errPlace
+		}
+		if net.ParseIP(host) == nil {
+			host = strings.TrimSuffix(host, ".") + "."
+		}
+		return dialer.DialContext(ctx, network, net.JoinHostPort(host, port))
+	}
 }
 
 // host is what is connected to.
@@ -143,8 +154,7 @@ func (a *Attempt) host() string {
 
 // overHTTP is RFC 8555 section 8.3. Redirects may go to https, whose certificate proves nothing here and isn't checked.
 func (v Validator) overHTTP(ctx context.Context, a *Attempt) *Failure {
-	dialer := a.Reach.dialer(v.httpPort, v.tlsPort)
-	transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader, ResponseHeaderTimeout: validationTime,
+	transport := &http.Transport{DialContext: a.Reach.dialer(v.httpPort, v.tlsPort), DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader, ResponseHeaderTimeout: validationTime,
 		TLSHandshakeTimeout: connectTime, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
@@ -227,7 +237,7 @@ func (v Validator) overTLS(ctx context.Context, a *Attempt) *Failure {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*connectTime)
 	defer cancel()
-	plain, err := a.Reach.dialer(v.tlsPort).DialContext(ctx, "tcp", net.JoinHostPort(a.host(), strconv.Itoa(v.tlsPort)))
+	plain, err := a.Reach.dialer(v.tlsPort)(ctx, "tcp", net.JoinHostPort(a.host(), strconv.Itoa(v.tlsPort)))
 	if err != nil {
 		return connecting(err)
 	}

@@ -17,8 +17,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,17 +126,30 @@ func TestSpecialAddressesAreNotAsked(t *testing.T) {
 	}
 }
 
-// zone answers name servers' questions: name → TXT records; every name has the address 127.0.0.1.
-type zone map[string][]string
+// zone answers name servers' questions; every name has the address 127.0.0.1.
+type zone struct {
+	texts map[string][]string // name → TXT records
+	mu    sync.Mutex          // guards asked
+	asked []string            // names
+}
 
-func (z zone) ServeDNS(reply dns.ResponseWriter, query *dns.Msg) {
+func (z *zone) names() []string {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return slices.Clone(z.asked)
+}
+
+func (z *zone) ServeDNS(reply dns.ResponseWriter, query *dns.Msg) {
 	answer := new(dns.Msg)
 	answer.SetReply(query)
 	for _, question := range query.Question {
+		z.mu.Lock()
+		z.asked = append(z.asked, question.Name)
+		z.mu.Unlock()
 		header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: dns.ClassINET}
 		switch question.Qtype {
 		case dns.TypeTXT:
-			for _, text := range z[question.Name] {
+			for _, text := range z.texts[question.Name] {
 				answer.Answer = append(answer.Answer, &dns.TXT{Hdr: header, Txt: []string{text}})
 			}
 		case dns.TypeA:
@@ -144,7 +159,7 @@ func (z zone) ServeDNS(reply dns.ResponseWriter, query *dns.Msg) {
 	_ = reply.WriteMsg(answer)
 }
 
-func (z zone) serve(t *testing.T) string {
+func (z *zone) serve(t *testing.T) string {
 	t.Helper()
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -167,7 +182,7 @@ func digest(authorization string) string {
 }
 
 func TestDNS(t *testing.T) {
-	z := zone{"_acme-challenge.good.example.com.": {"other", digest("a.b")}, "_acme-challenge.bad.example.com.": {digest("a.c"), "a.b"}}
+	z := &zone{texts: map[string][]string{"_acme-challenge.good.example.com.": {"other", digest("a.b")}, "_acme-challenge.bad.example.com.": {digest("a.c"), "a.b"}}}
 	reach := Reach{Resolver: z.serve(t)}
 	for name, kind := range map[string]string{"good.example.com": "", "bad.example.com": "incorrectResponse", "absent.example.com": "dns"} {
 		wants(t, name, New().Validate(t.Context(), &Attempt{Kind: DNS, Name: name, Authorization: "a.b", Reach: reach}), kind)
@@ -201,7 +216,8 @@ func shown(t *testing.T, change func(*x509.Certificate), authorization string, c
 }
 
 func TestTLS(t *testing.T) {
-	resolver := zone{}.serve(t)
+	names := &zone{}
+	resolver := names.serve(t)
 	for _, row := range []struct {
 		why      string
 		cert     tls.Certificate
@@ -255,6 +271,14 @@ func TestTLS(t *testing.T) {
 		}
 		_ = listener.Close()
 		<-done
+	}
+	for _, name := range names.names() { // and not below what this machine would try beside it
+		if name != "a.example.com." {
+			t.Errorf("%q is looked up", name)
+		}
+	}
+	if len(names.names()) == 0 {
+		t.Error("nothing is looked up")
 	}
 	if got := reverse(netip.MustParseAddr("2001:db8::1")); got != "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa" {
 		t.Errorf("an address of IPv6 is asked for as %q", got)
