@@ -132,7 +132,7 @@ func newRoot(s *client.Session) *cobra.Command {
 	add("data", kv.Command(s), secrets.Command(s), rotate.Command(s), transit.Command(s), pki.Command(s), ssh.Command(s), events.Command(s))
 	auth := secrets.AuthCommand(s)
 	auth.AddCommand(login.Help(s))
-	add("access", login.Command(s), auth, token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), namespace.Command(s), access.Why(s), access.Command(s), audit.Command(s))
+	add("access", login.Command(s), auth, token.Command(s), access.AddTo(policy.Command(s), s), lease.Command(s), lease.Everything(s), namespace.Command(s), access.Why(s), access.Command(s), audit.Command(s))
 	for _, newCommand := range serverCommands {
 		add("cluster", newCommand())
 	}
