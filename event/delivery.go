@@ -163,7 +163,7 @@ func (c *courier) follow(ctx context.Context) error {
 		}
 		var chosen []item
 		for _, it := range b.items {
-			o := &it.record.Events[it.number]
+			o := it.event()
 			if !selection.Matches(o) {
 				continue
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"conclave"
 )
 
 // item is one event of a record.
@@ -11,6 +13,8 @@ type item struct {
 	record *Record
 	number int // of the event in it
 }
+
+func (it item) event() *conclave.Occurrence { return &it.record.Events[it.number] }
 
 // batch is what follows a cursor: events, and where they end.
 type batch struct {

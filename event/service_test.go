@@ -255,6 +255,32 @@ func TestSubscribersAreBounded(t *testing.T) {
 	}
 }
 
+// A token that is revoked while a slow client takes a batch gets no more than what was judged a moment ago.
+func TestSlowClientsAreJudgedAgain(t *testing.T) {
+	d := newDesk(t)
+	now := time.Unix(0, 0)
+	d.service.Now = func() time.Time { return now } // for the one goroutine that streams
+	d.log.add(1, 1, 1, 1)
+	response, err := d.ask(map[string]any{"since": Oldest}, "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	err = response.Stream(t.Context(), func(context.Context, []byte) error {
+		sent++
+		now = now.Add(judgePause)
+		d.judge.set(func() {
+			if sent == 2 {
+				d.judge.fail = conclave.Errorf(conclave.Denied, "permission denied")
+			}
+		})
+		return nil
+	})
+	if !conclave.Is(err, conclave.Denied) || sent != 2 || !strings.Contains(err.Error(), at(2, d.log.records[1].Link).String()) {
+		t.Errorf("after %d events the subscription ended with %v", sent, err)
+	}
+}
+
 // A client that takes nothing is let go; it doesn't hold up anybody else.
 func TestClientsThatTakeNothingAreLetGo(t *testing.T) {
 	d := newDesk(t)

@@ -33,6 +33,8 @@ type Config struct {
 	Source func() string
 	// Webhooks sends to webhooks; its routes are those of the service.
 	Webhooks *Webhooks
+	// Now measures how long a judgement is old. Default: the clock.
+	Now func() time.Time
 }
 
 // Service lets clients subscribe. It is safe for concurrent use.
@@ -54,7 +56,12 @@ type Counters struct {
 }
 
 // New makes a service.
-func New(config Config) *Service { return &Service{Config: config, ofToken: map[string]int{}} }
+func New(config Config) *Service {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	return &Service{Config: config, ofToken: map[string]int{}}
+}
 
 // Counters returns the live counters.
 func (s *Service) Counters() *Counters { return &s.counters }
@@ -129,28 +136,37 @@ func (s *Service) serve(ctx context.Context, sub *subscription, req *conclave.Re
 // errSend is why the client got no more: it is gone, or too slow.
 var errSend = errors.New("the client takes no more")
 
-// deliver sends a batch and moves the listener's cursor behind each event.
+// deliver sends a batch and moves the listener's cursor behind each event. What isn't sent within judgePause is judged
+// again.
 func (s *Service) deliver(ctx context.Context, l *listener, b *batch, sub *subscription, req *conclave.Request, send func(context.Context, []byte) error) error {
 	var chosen []item
-	var events []*conclave.Occurrence
 	for _, it := range b.items {
-		if o := &it.record.Events[it.number]; sub.Matches(o) {
-			chosen, events = append(chosen, it), append(events, o)
+		if sub.Matches(it.event()) {
+			chosen = append(chosen, it)
 		}
 	}
-	seen, err := s.Judge.Judge(ctx, req, b.index(), events)
-	if err != nil {
-		return err
-	}
-	for i, it := range chosen {
-		if !seen[i] {
-			continue
+	for first := true; first || len(chosen) > 0; first = false {
+		events := make([]*conclave.Occurrence, len(chosen))
+		for i, it := range chosen {
+			events[i] = it.event()
 		}
-		if err := send(ctx, it.record.message(it.number, s.Source())); err != nil {
-			return errors.Join(errSend, err)
+		seen, err := s.Judge.Judge(ctx, req, b.index(), events)
+		if err != nil {
+			return err
 		}
-		s.counters.Sent.Add(1)
-		l.cursor = it.record.after(it.number)
+		sent := 0
+		for judged := s.Now(); sent < len(chosen) && s.Now().Sub(judged) < judgePause; sent++ {
+			it := chosen[sent]
+			if !seen[sent] {
+				continue
+			}
+			if err := send(ctx, it.record.message(it.number, s.Source())); err != nil {
+				return errors.Join(errSend, err)
+			}
+			s.counters.Sent.Add(1)
+			l.cursor = it.record.after(it.number)
+		}
+		chosen = chosen[sent:]
 	}
 	l.cursor = b.next
 	return nil
