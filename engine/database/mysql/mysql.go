@@ -109,6 +109,9 @@ func (d *Driver) SetPassword(ctx context.Context, login *driver.Login) error {
 	return err
 }
 
+// attempts bounds how often a statement is done again that others were in the way of.
+const attempts = 5
+
 // Codes of errors.
 const (
 	codeTooMany   = 1040
@@ -116,6 +119,7 @@ const (
 	codeNoGrant   = 1141
 	codeNoRow     = 1133
 	codeLockWait  = 1205
+	codeDeadlock  = 1213 // of which nothing is left
 	codeCannot    = 1396 // "Operation DROP USER failed": there is no such user
 	codeShutdown  = 1053
 	codeTooManyBy = 1226
@@ -222,8 +226,12 @@ func (d *Driver) do(ctx context.Context, text string, secrets ...string) error {
 	if text == "" {
 		return nil
 	}
-	_, err := d.pool.ExecContext(ctx, text)
-	return classify(err, secrets...)
+	for attempt := 1; ; attempt++ {
+		_, err := d.pool.ExecContext(ctx, text)
+		if said, ok := errors.AsType[*mysql.MySQLError](err); !ok || said.Number != codeDeadlock || attempt == attempts {
+			return classify(err, secrets...)
+		}
+	}
 }
 
 func classify(err error, secrets ...string) error {

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -28,8 +30,9 @@ var dialect = driver.Dialect{Dollars: true}
 
 // Driver drives one database.
 type Driver struct {
-	pool  *pool
-	scram bool
+	pool    *pool
+	scram   bool
+	crowded atomic.Int64 // until when changes queue in the database, Unix nanoseconds
 }
 
 var _ driver.Driver = (*Driver)(nil)
@@ -64,7 +67,7 @@ func Open(s driver.Settings) (driver.Driver, error) {
 	if s.Authentication != "" && s.Authentication != "password" && s.Authentication != "scram-sha-256" {
 		return nil, conclave.Errorf(conclave.Invalid, "password_authentication is password or scram-sha-256")
 	}
-	return &Driver{newPool(config, s), s.Authentication == "scram-sha-256"}, nil
+	return &Driver{pool: newPool(config, s), scram: s.Authentication == "scram-sha-256"}, nil
 }
 
 // fill puts user and password into the connection's URL or list of keywords.
@@ -175,8 +178,16 @@ func (d *Driver) change(ctx context.Context, login *driver.Login, statements []s
 // bounds end a statement that nobody waits for any more, and a transaction that nobody commits. They end with it.
 var bounds = fmt.Sprintf("SET LOCAL statement_timeout = %[1]d; SET LOCAL lock_timeout = %[1]d; SET LOCAL idle_in_transaction_session_timeout = %[1]d;\n", driver.ServerTime.Milliseconds())
 
-// do executes text as one transaction. What it says of an error holds none of secrets. The commit is a message of its own:
-// the database finishes what it was sent although its client has died, and would make a login after its lease was ended.
+// PostgreSQL has no queue for changes of one object's privileges: of two at once, one fails. That one is done again, and for
+// a while all changes that are the vault's queue for a lock of the database, those of other nodes too.
+const (
+	attempts     = 5
+	crowdedTime  = time.Minute
+	queue        = "SELECT pg_catalog.pg_advisory_xact_lock(7164518310953042515);\n" // any number; others hardly use this one
+	codeInternal = "XX000"                                                           // "tuple concurrently updated"
+)
+
+// do executes text as one transaction. What it says of an error holds none of secrets.
 func (d *Driver) do(ctx context.Context, text string, secrets ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, driver.ActTime)
 	defer cancel()
@@ -185,17 +196,42 @@ func (d *Driver) do(ctx context.Context, text string, secrets ...string) error {
 		return classify(err)
 	}
 	defer d.pool.give(c)
-	if _, err := c.Exec(ctx, "BEGIN;"+bounds+text).ReadAll(); err != nil {
-		if c.TxStatus() != idleStatus && !c.IsClosed() {
-			_, _ = c.Exec(ctx, "ROLLBACK").ReadAll()
+	for attempt := 1; ; attempt++ {
+		begin := "BEGIN;" + bounds
+		if time.Now().UnixNano() < d.crowded.Load() {
+			begin += queue
 		}
-		return classify(err, secrets...)
+		undone, err := transact(ctx, c, begin+text)
+		if err == nil || !undone || !isCrowded(err) || attempt == attempts {
+			return classify(err, secrets...)
+		}
+		d.crowded.Store(time.Now().Add(crowdedTime).UnixNano())
+	}
+}
+
+// transact executes a transaction. The commit is a message of its own: the database finishes what it was sent although its
+// client has died, and would make a login after its lease was ended. undone tells that nothing of a failure is left.
+func transact(ctx context.Context, c *connection, text string) (undone bool, err error) {
+	const failed = 'E' // the transaction that we began
+	if _, err := c.Exec(ctx, text).ReadAll(); err != nil {
+		if c.IsClosed() || c.TxStatus() == idleStatus {
+			return false, err
+		}
+		undone = c.TxStatus() == failed
+		_, _ = c.Exec(ctx, "ROLLBACK").ReadAll()
+		return undone, err
 	}
 	if c.TxStatus() == idleStatus { // the statements committed it themselves
-		return nil
+		return false, nil
 	}
 	_, err = c.Exec(ctx, "COMMIT").ReadAll()
-	return classify(err, secrets...)
+	return false, err
+}
+
+// isCrowded reports whether a transaction failed because of another one.
+func isCrowded(err error) bool {
+	said, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (said.Code == "40001" || said.Code == "40P01" || said.Code == codeInternal && strings.HasPrefix(said.Message, "tuple concurrently"))
 }
 
 // idleStatus is that of a connection outside of a transaction.
