@@ -9,6 +9,10 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -178,5 +182,50 @@ func TestTransitImportsAndBacksUp(t *testing.T) {
 	unwrapped, err := client.Logical().UnwrapWithContext(ctx, secret.WrapInfo.Token)
 	if err != nil || unwrapped.Data["plaintext"] == nil {
 		t.Errorf("unwrapped %+v, %v", unwrapped, err)
+	}
+}
+
+// TestTransitsPageRuns runs what docs/transit.md shows.
+func TestTransitsPageRuns(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("there is no openssl: install the package openssl")
+		}
+		t.Skip("needs the package openssl")
+	}
+	page, err := os.ReadFile(filepath.Join("..", "docs", "transit.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var script strings.Builder
+	for _, block := range regexp.MustCompile("(?ms)^```console\n(.*?)^```$").FindAllSubmatch(page, -1) {
+		script.Write(block[1])
+	}
+	l, dir := startLab(t, 1), t.TempDir()
+	ctx := within(t, 2*time.Minute)
+	if err := os.Symlink(os.Getenv(binaryVariable), filepath.Join(dir, "conclave")); err != nil {
+		t.Fatal(err)
+	}
+	shell := func(text string) string {
+		t.Helper()
+		command := exec.CommandContext(ctx, "sh", "-euc", text)
+		command.Dir = dir
+		command.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir, "CONCLAVE_ADDR="+l.Addrs[0], "CONCLAVE_CACERT="+l.CA, "CONCLAVE_TOKEN="+l.RootToken)
+		out, err := command.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s\n%v\n%s", text, err, out)
+		}
+		return string(out)
+	}
+	shell("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out key.pem")
+	if out := shell(script.String()); !strings.Contains(out, b64("a text")) || !strings.Contains(out, "vault:v2:") {
+		t.Errorf("the page's commands say\n%s", out)
+	}
+	shell("conclave transit import transit/keys/other @key.pem type=ecdsa-p384")
+	for _, name := range []string{"mine", "other"} {
+		shown := shell("conclave read -field=keys transit/export/public-key/" + name)
+		if line := strings.TrimSpace(shell("openssl pkey -in key.pem -pubout | sed 1d | head -1")); !strings.Contains(shown, line) {
+			t.Errorf("%s is %s, want the key with %s", name, shown, line)
+		}
 	}
 }
