@@ -71,12 +71,12 @@ func (a *appliance) value(entry string) string {
 	return a.taken[entry][len(a.taken[entry])-1]
 }
 
-// TestRotationSurvivesItsNode kills a node that is in the middle of two hand-overs: of the vault's own, as the leader, and of
-// a client's. Their sources have taken the values and nobody knows; the same values are handed over again, and become current
+// TestRotationSurvivesItsNode kills a node that is in the middle of two hand-overs: of a scheduled one, as the leader, and of
+// a client's. It waits for the schedule for up to 80 seconds. Their sources have taken the values and nobody knows; the same values are handed over again, and become current
 // on all nodes. Nobody is told a value in between that its source doesn't take any more, or not yet.
 func TestRotationSurvivesItsNode(t *testing.T) {
 	l := startLab(t, 3)
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	a := newAppliance(t)
 	leader, err := l.Leader(ctx)
 	if err != nil {
@@ -96,20 +96,24 @@ func TestRotationSurvivesItsNode(t *testing.T) {
 		}
 		return fields
 	}
-	mustWrite(t, ctx, onLeader, "rotate/entries/own", entry(nil))
-	mustWrite(t, ctx, onLeader, "rotate/entries/asked", entry(map[string]any{"value": "as it was"}))
-	asked := make(chan error, 1)
-	go func() {
-		_, err := onLeader.Logical().WriteWithContext(ctx, "rotate/rotate/asked", map[string]any{"reason": "a test"})
-		asked <- err
-	}()
-	for range 2 {
+	begun := func() {
+		t.Helper()
 		select {
 		case <-a.asked:
 		case <-ctx.Done():
 			t.Fatal("no hand-over has begun")
 		}
 	}
+	due := time.Now().UTC().Add(80 * time.Second).Truncate(time.Minute) // once, and not again for an hour
+	mustWrite(t, ctx, onLeader, "rotate/entries/own", entry(map[string]any{"value": "as it was", "rotation_schedule": fmt.Sprintf("%d * * * *", due.Minute())}))
+	mustWrite(t, ctx, onLeader, "rotate/entries/asked", entry(map[string]any{"value": "as it was"}))
+	begun()
+	asked := make(chan error, 1)
+	go func() {
+		_, err := onLeader.Logical().WriteWithContext(ctx, "rotate/rotate/asked", map[string]any{"reason": "a test"})
+		asked <- err
+	}()
+	begun()
 	if err := l.Kill(leader); err != nil {
 		t.Fatal(err)
 	}
@@ -120,8 +124,10 @@ func TestRotationSurvivesItsNode(t *testing.T) {
 	first := map[string]string{"own": a.value("own"), "asked": a.value("asked")}
 
 	other := sdk(t, l, 1+leader%3)
-	if answer, err := other.Logical().ReadWithContext(ctx, "rotate/creds/asked"); err != nil || answer.Data["value"] != "as it was" {
-		t.Errorf("before the hand-over is repeated: %v, %v", answer, err)
+	for name := range first {
+		if answer, err := other.Logical().ReadWithContext(ctx, "rotate/creds/"+name); err != nil || answer.Data["value"] != "as it was" {
+			t.Errorf("before the hand-over is repeated: %v, %v", answer, err)
+		}
 	}
 	current := func(n int, name string) func(context.Context) error {
 		client := sdk(t, l, n)
