@@ -23,7 +23,7 @@ const (
 // recognised by its hash, and that is the proof. An attempt is a record of the root namespace's system space, so that any
 // node goes on with it:
 //
-//	ceremony/generate-root/<nonce>    JSON
+//	ceremony/<purpose>/<nonce>    JSON; the purpose is "generate-root" or "roll-call"
 //
 // The nonce is a hash of all that the attempt is for. Who starts an attempt gets it and tells the other holders; nobody else
 // can learn it, add to it or cancel it.
@@ -145,31 +145,33 @@ func begin(tx conclave.Tx, purpose string, b *blob, random []byte, terms any) (*
 	return a, a.store(tx, purpose)
 }
 
-// show adds a share to an attempt, and reports whether there are enough now; the attempt is over then. A share that isn't
-// right changes nothing.
-func show(tx conclave.Tx, purpose, nonce string, b *blob, share []byte) (a *attempt, enough bool, err error) {
+// show adds a share to an attempt, in the transaction. A share that isn't right changes nothing.
+func show(tx conclave.Tx, purpose, nonce string, b *blob, share []byte) (*attempt, error) {
 	if nonce == "" {
-		return nil, false, errNeedsNonce
+		return nil, errNeedsNonce
 	}
-	if a, err = loadAttempt(tx, purpose, nonce); err != nil {
-		return nil, false, err
+	a, err := loadAttempt(tx, purpose, nonce)
+	if err != nil {
+		return nil, err
 	}
 	if a == nil || !slices.Equal(a.Salt, b.Salt) { // the key was changed since: other shares count
-		return nil, false, errNoAttempt
+		return nil, errNoAttempt
 	}
 	at := b.share(share)
 	if at < 0 {
-		return nil, false, errWrongShare
+		return nil, errWrongShare
 	}
 	if slices.Contains(a.Shown, at) {
-		return nil, false, errSameShare
+		return nil, errSameShare
 	}
 	next := *a
 	next.Shown = append(slices.Clone(a.Shown), at)
-	if len(next.Shown) >= b.Threshold {
-		return &next, true, tx.Delete(attemptDir(purpose) + nonce)
-	}
-	return &next, false, next.store(tx, purpose)
+	return &next, next.store(tx, purpose)
+}
+
+// end forgets an attempt.
+func (a *attempt) end(tx conclave.Tx, purpose string) error {
+	return tx.Delete(attemptDir(purpose) + a.Nonce)
 }
 
 // cancel ends an attempt. Without a nonce it ends those that no share was shown for: nobody loses anything.
@@ -182,7 +184,7 @@ func cancel(tx conclave.Tx, purpose, nonce string) error {
 		if a == nil {
 			return errNoAttempt
 		}
-		return tx.Delete(attemptDir(purpose) + nonce)
+		return a.end(tx, purpose)
 	}
 	all, err := attempts(tx, purpose)
 	if err != nil {
@@ -192,7 +194,7 @@ func cancel(tx conclave.Tx, purpose, nonce string) error {
 		if len(a.Shown) > 0 {
 			return conclave.Errorf(conclave.Invalid, "an attempt is under way: cancelling it takes its nonce")
 		}
-		if err := tx.Delete(attemptDir(purpose) + a.Nonce); err != nil {
+		if err := a.end(tx, purpose); err != nil {
 			return err
 		}
 	}

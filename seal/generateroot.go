@@ -166,12 +166,16 @@ func (v *Vault) shareRoot(ctx context.Context, tx conclave.Tx, in *rootShare) (*
 	if err != nil {
 		return nil, err
 	}
-	a, enough, err := show(tx, generateRoot, in.Nonce, b, share)
+	a, err := show(tx, generateRoot, in.Nonce, b, share)
 	if err != nil {
 		return nil, err
 	}
+	enough := len(a.Shown) >= b.Threshold
 	out := &rootStatus{Nonce: a.Nonce, Started: true, Progress: len(a.Shown), Required: b.Threshold, Complete: enough, OTPLength: rootLength}
 	if enough {
+		if err := a.end(tx, generateRoot); err != nil {
+			return nil, err
+		}
 		if err := v.giveRoot(tx, a, minted, out); err != nil {
 			return nil, err
 		}

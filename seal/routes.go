@@ -28,7 +28,7 @@ func (v *Vault) Routes() []conclave.Route {
 		v.rotate).With(conclave.Sudo)
 	rotateKeyring := rotate
 	rotateKeyring.Pattern = "rotate/keyring"
-	return append(v.rootRoutes(),
+	return append(append(v.rootRoutes(), v.rollCallRoutes()...),
 		seal,
 		rotate,
 		rotateKeyring,

@@ -182,3 +182,40 @@ func TestNobodyDisturbsARunningAttempt(t *testing.T) {
 		t.Errorf("a share for a cancelled attempt: %v", err)
 	}
 }
+
+func TestRollCallTellsWhoseSharesAreMissing(t *testing.T) {
+	v, keys := sharedVault(t)
+	const path = "sys/shares/roll-call"
+	if _, err := v.do(conclave.Secret{}, conclave.Update, path, nil); !conclave.Is(err, conclave.Denied) {
+		t.Errorf("begun without a token: %v", err)
+	}
+	nonce, _ := v.must(conclave.Update, path, nil)["nonce"].(string)
+	show := func(key string) (map[string]any, error) {
+		resp, err := v.do(conclave.Secret{}, conclave.Update, path+"/update", map[string]any{"key": key, "nonce": nonce})
+		if err != nil {
+			return nil, err
+		}
+		return dataOf(t, resp), nil
+	}
+	for _, at := range []int{4, 0, 2, 1} {
+		if _, err := show(keys[at]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, wrong := range []string{keys[4], strings.Repeat("11", 33)} {
+		if _, err := show(wrong); !conclave.Is(err, conclave.Invalid) {
+			t.Errorf("a share that doesn't count: %v", err)
+		}
+	}
+	now := v.must(conclave.Read, path, map[string]any{"nonce": nonce})
+	if missing, _ := json.Marshal(now["missing"]); string(missing) != "[4]" || now["complete"] != false {
+		t.Errorf("missing %s, %v", missing, now)
+	}
+	if all, err := show(keys[3]); err != nil || all["complete"] != true {
+		t.Errorf("after the last: %v, %v", all, err)
+	}
+	if _, err := v.do(conclave.Secret{}, conclave.Read, path, nil); !conclave.Is(err, conclave.Invalid) {
+		t.Errorf("read without the nonce: %v", err)
+	}
+	v.must(conclave.Read, "sys/mounts", nil)
+}

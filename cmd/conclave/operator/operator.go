@@ -18,7 +18,7 @@ import (
 // Command is the group.
 func Command(s *client.Session) *cobra.Command {
 	group := &cobra.Command{Use: "operator", Short: "Run a cluster"}
-	group.AddCommand(initialise(s), unseal(s), seal(s), stepDown(s), members(s), admit(s), raft(s), keyStatus(s), rotate(s), generateRoot(s))
+	group.AddCommand(initialise(s), unseal(s), seal(s), stepDown(s), members(s), admit(s), raft(s), keyStatus(s), rotate(s), generateRoot(s), shares(s))
 	return group
 }
 
