@@ -1,11 +1,13 @@
 package issuing
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -222,6 +224,31 @@ func TestPrivateKeysAreReadInAllTheirForms(t *testing.T) {
 			if pkcs8 && !strings.Contains(text, "BEGIN PRIVATE KEY") {
 				t.Errorf("%v: %s", spec, text[:40])
 			}
+		}
+	}
+}
+
+// A key identifier is a hash of the bits that the certificate has as its key (RFC 7093, 2).
+func TestKeyIdentifiersAreHashesOfTheKey(t *testing.T) {
+	for _, spec := range []KeySpec{{"rsa", 2048}, {"ec", 224}, {"ec", 256}, {"ec", 521}, {"ed25519", 0}} {
+		key, err := spec.Generate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var info struct {
+			Algorithm pkix.AlgorithmIdentifier
+			Key       asn1.BitString
+		}
+		if _, err := asn1.Unmarshal(der, &info); err != nil {
+			t.Fatal(err)
+		}
+		want := sha256.Sum256(info.Key.Bytes)
+		if got, err := KeyID(key.Public()); err != nil || !bytes.Equal(got, want[:20]) {
+			t.Errorf("%v: %x, %v, want %x", spec, got, err, want[:20])
 		}
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"math/big"
 	"slices"
 
@@ -113,17 +111,21 @@ func Serial() (*big.Int, error) {
 
 // KeyID is the key identifier of a public key: method 1 of RFC 7093, the first 160 bits of the SHA-256 of its bits.
 func KeyID(public crypto.PublicKey) ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(public)
+	var bits []byte
+	var err error
+	switch key := public.(type) {
+	case *rsa.PublicKey:
+		bits = x509.MarshalPKCS1PublicKey(key)
+	case *ecdsa.PublicKey:
+		bits, err = key.Bytes()
+	case ed25519.PublicKey:
+		bits = key
+	default:
+		err = errKeyUnsafe
+	}
 	if err != nil {
 		return nil, errKeyUnsafe
 	}
-	var info struct {
-		Algorithm pkix.AlgorithmIdentifier
-		Key       asn1.BitString
-	}
-	if _, err := asn1.Unmarshal(der, &info); err != nil {
-		return nil, errKeyUnsafe
-	}
-	sum := sha256.Sum256(info.Key.Bytes)
+	sum := sha256.Sum256(bits)
 	return sum[:20], nil
 }
