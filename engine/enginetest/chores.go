@@ -69,6 +69,9 @@ func (l *lodging) TakeBack(tx conclave.Tx, item conclave.Exposed) error {
 	if item.Name == "stuck" {
 		return conclave.Errorf(conclave.Invalid, "it is stuck")
 	}
+	if c, err := getChore(tx, item.Name); err != nil || c == nil {
+		return err
+	}
 	return tx.Wake("chore/"+item.Name, tx.Now())
 }
 

@@ -25,7 +25,7 @@ func AnswersAbsent(patterns ...string) Option {
 
 // Conformance checks what every plug-in promises, whatever it does: its routes are documented, typed and canonical; its
 // handlers are pure, and those that only read don't write; bad fields are the caller's error, never an internal one; what
-// isn't there is NotFound. An engine with leases ends them twice, and one with work has none for what is gone. It runs on empty storage; a plug-in's own tests show that it works.
+// isn't there is NotFound. An engine with leases ends them twice, and one with work has none for what is gone; what is taken back in an emergency may be gone. It runs on empty storage; a plug-in's own tests show that it works.
 func Conformance(t *testing.T, plugin conclave.Plugin, options ...Option) {
 	t.Helper()
 	probe := Harness{setting: setting{mount: &conclave.Mount{}, caller: &conclave.Caller{}}}
@@ -41,6 +41,7 @@ func Conformance(t *testing.T, plugin conclave.Plugin, options ...Option) {
 	}
 	checkLeaser(t, engine, fresh)
 	checkWorker(t, engine, fresh)
+	checkEmergency(t, engine, fresh)
 }
 
 func check(t testing.TB, route *conclave.Route, fresh func(testing.TB) *Harness) {
