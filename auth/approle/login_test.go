@@ -139,8 +139,11 @@ func (s *spy) Load(path string, decode func([]byte) (any, error)) (any, error) {
 	return s.View.Load(path, decode)
 }
 func (s *spy) Put(string, []byte) error          { s.written++; return nil }
+func (s *spy) PutNew(string, []byte) error       { s.written++; return nil }
 func (s *spy) Delete(string) error               { s.written++; return nil }
 func (s *spy) SetCell(string, int64, bool) error { s.written++; return nil }
+func (s *spy) Wake(string, time.Time) error      { s.written++; return nil }
+func (s *spy) Emit(conclave.Event) error         { s.written++; return nil }
 func (s *spy) AddCell(_ string, delta, floor int64, refusal error) error {
 	if delta != -1 || floor != 0 || refusal == nil {
 		s.written++
