@@ -14,8 +14,8 @@
 //	cert/HH/SERIAL          a certificate; HH are the last two digits of the serial number, hexadecimal
 //	expiry/DAY/HH/SERIAL    the same serial number by the time when its certificate ends, for tidying
 //	revoked/HH/SERIAL       that it is revoked
-//	ledger/AUTHORITY/head   what an authority has revoked: package revocation
-//	ledger/AUTHORITY/N
+//	register/AUTHORITY/head  what an authority has revoked: package revocation
+//	register/AUTHORITY/N
 //	acme/…                  package acme
 package pki
 

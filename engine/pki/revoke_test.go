@@ -253,7 +253,7 @@ func TestManyAreRevoked(t *testing.T) {
 		t.Errorf("%d entries are left", len(crl.RevokedCertificateEntries))
 	}
 	for path := range h.Stored() {
-		if strings.HasPrefix(path, "revoked/") || strings.HasPrefix(path, "ledger/") && !strings.HasSuffix(path, "/head") || strings.HasPrefix(path, "cert/") && !strings.HasPrefix(path, "cert/"+rootShard(t, h)) {
+		if strings.HasPrefix(path, "revoked/") || strings.HasPrefix(path, "register/") && !strings.HasSuffix(path, "/head") || strings.HasPrefix(path, "cert/") && !strings.HasPrefix(path, "cert/"+rootShard(t, h)) {
 			t.Errorf("%s is left", path)
 		}
 	}

@@ -90,7 +90,7 @@ func signedList(view conclave.View, ref string, isDelta bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := ledger(view, issuer.Authority())
+	head, err := register(view, issuer.Authority())
 	if err != nil {
 		return nil, err
 	}
@@ -121,11 +121,11 @@ func signedList(view conclave.View, ref string, isDelta bool) ([]byte, error) {
 		}
 		list.Extra = append(list.Extra, extension)
 	}
-	// The ledger's head changes with each entry, so a list that was made of it is right as long as the head is.
+	// The register's head changes with each entry, so a list that was made of it is right as long as the head is.
 	of := fmt.Sprintf("%s %x %+v %v %v %d %v", issuer.ID, issuer.Cert.SubjectKeyId, edition, isDelta, config.Disable, list.Algorithm, list.Extra)
 	return head.Made(of+list.Expiry.String(), func() ([]byte, error) {
 		if !config.Disable {
-			if list.Segments, err = segments(view, issuer.Authority(), head, isDelta, edition); err != nil {
+			if list.Sheets, err = sheets(view, issuer.Authority(), head, isDelta, edition); err != nil {
 				return nil, err
 			}
 		}
@@ -133,21 +133,21 @@ func signedList(view conclave.View, ref string, isDelta bool) ([]byte, error) {
 	})
 }
 
-// segments are the ledger's entries; for a delta only the segments that can have some after its base.
-func segments(view conclave.View, of string, head *Head, isDelta bool, edition Edition) ([]*Segment, error) {
-	var list []*Segment
+// sheets are the register's entries; for a delta only the sheets that can have some after its base.
+func sheets(view conclave.View, of string, head *Head, isDelta bool, edition Edition) ([]*Sheet, error) {
+	var list []*Sheet
 	for n := head.Next; n > head.First; n-- {
-		segment, err := loadSegment(view, of, n-1)
+		sheet, err := loadSheet(view, of, n-1)
 		if err != nil {
 			return nil, err
 		}
-		if segment == nil {
+		if sheet == nil {
 			continue
 		}
-		if isDelta && segment.Entries[len(segment.Entries)-1].At <= edition.Base {
+		if isDelta && sheet.Entries[len(sheet.Entries)-1].At <= edition.Base {
 			break
 		}
-		list = append(list, segment)
+		list = append(list, sheet)
 	}
 	slices.Reverse(list)
 	return list, nil
@@ -181,7 +181,7 @@ type rotateOut struct {
 	Success bool `json:"success" doc:"Always true."`
 }
 
-// rotate touches the ledgers of all authorities.
+// rotate touches the registers of all authorities.
 func rotate(isComplete bool) func(context.Context, conclave.Tx, *conclave.None) (*rotateOut, error) {
 	return func(_ context.Context, tx conclave.Tx, _ *conclave.None) (*rotateOut, error) {
 		list, err := authority.Issuers(tx)
@@ -199,7 +199,7 @@ func rotate(isComplete bool) func(context.Context, conclave.Tx, *conclave.None) 
 				continue
 			}
 			done[of] = true
-			old, err := ledger(tx, of)
+			old, err := register(tx, of)
 			if err != nil {
 				return nil, err
 			}
@@ -208,7 +208,7 @@ func rotate(isComplete bool) func(context.Context, conclave.Tx, *conclave.None) 
 			if isComplete {
 				head.Base = head.Changed
 			}
-			if err := stored.Put(tx, "ledger/"+of+"/head", &head); err != nil {
+			if err := stored.Put(tx, "register/"+of+"/head", &head); err != nil {
 				return nil, err
 			}
 		}

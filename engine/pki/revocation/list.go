@@ -21,7 +21,7 @@ var oidDelta = asn1.ObjectIdentifier{2, 5, 29, 27}
 type List struct {
 	Edition   Edition
 	Expiry    time.Duration
-	Segments  []*Segment
+	Sheets    []*Sheet
 	IsDelta   bool
 	Extra     []pkix.Extension
 	Algorithm x509.SignatureAlgorithm // 0 goes by the key
@@ -60,11 +60,11 @@ func (l *List) Sign(issuer *x509.Certificate, key crypto.Signer) ([]byte, error)
 // entries are those of the list, in DER.
 func (l *List) entries() []byte {
 	size := 0
-	for _, s := range l.Segments {
+	for _, s := range l.Sheets {
 		size += len(s.der)
 	}
 	der := make([]byte, 0, size)
-	for _, s := range l.Segments {
+	for _, s := range l.Sheets {
 		if !l.IsDelta {
 			der = append(der, s.der...)
 			continue

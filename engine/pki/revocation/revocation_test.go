@@ -35,19 +35,19 @@ func golden(t *testing.T, name string) []byte {
 	return bytes.TrimSpace(text)
 }
 
-var segment = newSegment([]Entry{{Serial: []byte{1}, At: now.UnixNano(), Expires: now.Add(time.Hour).Unix()},
+var sheet = newSheet([]Entry{{Serial: []byte{1}, At: now.UnixNano(), Expires: now.Add(time.Hour).Unix()},
 	{Serial: bytes.Repeat([]byte{0xab}, 20), At: now.Add(time.Second).UnixNano(), Expires: -1, Reason: 4}})
 
 func TestFormatsAreAsShipped(t *testing.T) {
-	want, err := hex.DecodeString(string(golden(t, "segment.hex")))
+	want, err := hex.DecodeString(string(golden(t, "sheet.hex")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := segment.Encode(); !bytes.Equal(got, want) {
-		t.Errorf("a segment encodes as %x, want %x", got, want)
+	if got := sheet.Encode(); !bytes.Equal(got, want) {
+		t.Errorf("a sheet encodes as %x, want %x", got, want)
 	}
-	if got, err := DecodeSegment(want); err != nil || !reflect.DeepEqual(got, segment) {
-		t.Errorf("a segment decodes as %v, %v", got, err)
+	if got, err := DecodeSheet(want); err != nil || !reflect.DeepEqual(got, sheet) {
+		t.Errorf("a sheet decodes as %v, %v", got, err)
 	}
 	head, err := DecodeHead(golden(t, "head.json"))
 	if err != nil || !reflect.DeepEqual(head, &Head{Changed: 1767323045000000678, Base: 1767323045000000600, First: 2, Next: 5, Count: 300, made: &editions{}}) {
@@ -58,21 +58,21 @@ func TestFormatsAreAsShipped(t *testing.T) {
 		t.Errorf("a configuration decodes as %+v, %v", config, err)
 	}
 	for n := range want {
-		if got, err := DecodeSegment(want[:n]); err == nil && len(got.Entries) == len(segment.Entries) {
-			t.Errorf("a segment cut to %d bytes decodes", n)
+		if got, err := DecodeSheet(want[:n]); err == nil && len(got.Entries) == len(sheet.Entries) {
+			t.Errorf("a sheet cut to %d bytes decodes", n)
 		}
 	}
 }
 
-func FuzzDecodeSegment(f *testing.F) {
-	f.Add(segment.Encode())
-	f.Add([]byte{tagSegment})
+func FuzzDecodeSheet(f *testing.F) {
+	f.Add(sheet.Encode())
+	f.Add([]byte{tagSheet})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := DecodeSegment(b)
+		s, err := DecodeSheet(b)
 		if err != nil {
 			return
 		}
-		if again, err := DecodeSegment(s.Encode()); err != nil || !reflect.DeepEqual(again, s) {
+		if again, err := DecodeSheet(s.Encode()); err != nil || !reflect.DeepEqual(again, s) {
 			t.Errorf("%x: %v, then %v, %v", b, s, again, err)
 		}
 	})
@@ -138,7 +138,7 @@ func TestEditionsFollowChangesAndPeriods(t *testing.T) {
 
 func TestListsAndDeltas(t *testing.T) {
 	cert, key := authorityFor(t)
-	list := List{Edition: Edition{Number: segment.Entries[1].At, Base: segment.Entries[0].At}, Expiry: time.Hour, Segments: []*Segment{segment}}
+	list := List{Edition: Edition{Number: sheet.Entries[1].At, Base: sheet.Entries[0].At}, Expiry: time.Hour, Sheets: []*Sheet{sheet}}
 	der, err := list.Sign(cert, issuing.Steady(key))
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func TestListsAndDeltas(t *testing.T) {
 		t.Error("two nodes make different lists")
 	}
 	crl, err := x509.ParseRevocationList(der)
-	if err != nil || crl.CheckSignatureFrom(cert) != nil || len(crl.RevokedCertificateEntries) != 2 || crl.RevokedCertificateEntries[1].ReasonCode != 4 || crl.Number.Int64() != segment.Entries[1].At {
+	if err != nil || crl.CheckSignatureFrom(cert) != nil || len(crl.RevokedCertificateEntries) != 2 || crl.RevokedCertificateEntries[1].ReasonCode != 4 || crl.Number.Int64() != sheet.Entries[1].At {
 		t.Errorf("%+v, %v", crl, err)
 	}
 	list.IsDelta = true
@@ -155,7 +155,7 @@ func TestListsAndDeltas(t *testing.T) {
 		t.Fatal(err)
 	}
 	delta, err := x509.ParseRevocationList(der)
-	if err != nil || len(delta.RevokedCertificateEntries) != 1 || delta.RevokedCertificateEntries[0].SerialNumber.Cmp(new(big.Int).SetBytes(segment.Entries[1].Serial)) != 0 {
+	if err != nil || len(delta.RevokedCertificateEntries) != 1 || delta.RevokedCertificateEntries[0].SerialNumber.Cmp(new(big.Int).SetBytes(sheet.Entries[1].Serial)) != 0 {
 		t.Fatalf("%+v, %v", delta, err)
 	}
 	indicated := false
@@ -228,15 +228,15 @@ func FuzzParseQuestion(f *testing.F) {
 func BenchmarkSignList(b *testing.B) {
 	cert, key := authorityFor(b)
 	list := List{Edition: Edition{Number: now.UnixNano()}, Expiry: time.Hour}
-	for range 100_000 / SegmentSize {
+	for range 100_000 / SheetSize {
 		var s []Entry
-		for range SegmentSize {
+		for range SheetSize {
 			serial := make([]byte, 20)
 			_, _ = rand.Read(serial)
 			serial[0] |= 1
 			s = append(s, Entry{Serial: serial, At: now.UnixNano(), Expires: now.Unix()})
 		}
-		list.Segments = append(list.Segments, newSegment(s))
+		list.Sheets = append(list.Sheets, newSheet(s))
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -183,24 +183,24 @@ func ours(view conclave.View, cert *x509.Certificate) (string, error) {
 	return "", conclave.Errorf(conclave.Invalid, "unable to verify signature on presented cert from any present issuer in this mount; certificates from previous CAs will need to have their issuing CA and key re-imported if revocation is necessary")
 }
 
-// ledger is what an authority has revoked; an empty one if it has revoked nothing.
-func ledger(view conclave.View, of string) (*Head, error) {
-	head, err := stored.Load(view, "ledger/"+of+"/head", DecodeHead)
+// register is what an authority has revoked; an empty one if it has revoked nothing.
+func register(view conclave.View, of string) (*Head, error) {
+	head, err := stored.Load(view, "register/"+of+"/head", DecodeHead)
 	if err == nil && head == nil {
 		head = &Head{}
 	}
 	return head, err
 }
 
-func segmentPath(of string, n uint64) string {
-	return "ledger/" + of + "/" + strconv.FormatUint(n, 10)
+func sheetPath(of string, n uint64) string {
+	return "register/" + of + "/" + strconv.FormatUint(n, 10)
 }
 
-func loadSegment(view conclave.View, of string, n uint64) (*Segment, error) {
-	return stored.Load(view, segmentPath(of, n), DecodeSegment)
+func loadSheet(view conclave.View, of string, n uint64) (*Sheet, error) {
+	return stored.Load(view, sheetPath(of, n), DecodeSheet)
 }
 
-// revoke writes a certificate into its authority's ledger, and keeps it. One that is revoked already stays as it is.
+// revoke writes a certificate into its authority's register, and keeps it. One that is revoked already stays as it is.
 func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*Record, error) {
 	serial := stored.SerialName(cert.SerialNumber)
 	there, err := Lookup(tx, serial)
@@ -211,7 +211,7 @@ func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*Record, error) 
 	if err != nil {
 		return nil, err
 	}
-	old, err := ledger(tx, of)
+	old, err := register(tx, of)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*Record, error) 
 	if err := appendEntry(tx, of, &head, entry); err != nil {
 		return nil, err
 	}
-	if err := stored.Put(tx, "ledger/"+of+"/head", &head); err != nil {
+	if err := stored.Put(tx, "register/"+of+"/head", &head); err != nil {
 		return nil, err
 	}
 	if kept, err := tx.Get(stored.CertPath(serial)); err != nil {
@@ -240,20 +240,20 @@ func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*Record, error) 
 	return gone, stored.Put(tx, stored.RevokedPath(serial), gone)
 }
 
-// appendEntry adds to the newest segment, or begins another.
+// appendEntry adds to the newest sheet, or begins another.
 func appendEntry(tx conclave.Tx, of string, head *Head, entry Entry) error {
-	var segment *Segment
+	var sheet *Sheet
 	if head.Next > head.First {
 		var err error
-		if segment, err = loadSegment(tx, of, head.Next-1); err != nil {
+		if sheet, err = loadSheet(tx, of, head.Next-1); err != nil {
 			return err
 		}
 	}
-	if head.Next == head.First || segment != nil && len(segment.Entries) >= SegmentSize {
-		segment = nil
+	if head.Next == head.First || sheet != nil && len(sheet.Entries) >= SheetSize {
+		sheet = nil
 		head.Next++
 	}
-	return tx.Put(segmentPath(of, head.Next-1), segment.With(entry).Encode())
+	return tx.Put(sheetPath(of, head.Next-1), sheet.With(entry).Encode())
 }
 
 func revokeIssuer(_ context.Context, tx conclave.Tx, in *authority.Param) (*authority.Shown, error) {

@@ -9,13 +9,13 @@ import (
 	"conclave/engine/pki/stored"
 )
 
-// maxTidied bounds the segments that one transaction tidies.
+// maxTidied bounds the sheets that one transaction tidies.
 const maxTidied = 50
 
-// Tidy takes entries of certificates that have ended before a time out of an authority's ledger, beginning with a segment
-// ("" is the first). It returns the segment to go on with, "" at the end.
+// Tidy takes entries of certificates that have ended before a time out of an authority's register, beginning with a sheet
+// ("" is the first). It returns the sheet to go on with, "" at the end.
 func Tidy(tx conclave.Tx, of, from string, before time.Time) (removed int, next string, err error) {
-	old, err := ledger(tx, of)
+	old, err := register(tx, of)
 	if err != nil {
 		return 0, "", err
 	}
@@ -29,7 +29,7 @@ func Tidy(tx conclave.Tx, of, from string, before time.Time) (removed int, next 
 		at = max(at, n)
 	}
 	for looked := 0; at < head.Next && looked < maxTidied; looked++ {
-		n, err := tidySegment(tx, of, at, before)
+		n, err := tidySheet(tx, of, at, before)
 		if err != nil {
 			return 0, "", err
 		}
@@ -42,7 +42,7 @@ func Tidy(tx conclave.Tx, of, from string, before time.Time) (removed int, next 
 		if err := skipEmpty(tx, of, &head); err != nil {
 			return 0, "", err
 		}
-		if err := stored.Put(tx, "ledger/"+of+"/head", &head); err != nil {
+		if err := stored.Put(tx, "register/"+of+"/head", &head); err != nil {
 			return 0, "", err
 		}
 	}
@@ -52,26 +52,26 @@ func Tidy(tx conclave.Tx, of, from string, before time.Time) (removed int, next 
 	return removed, next, nil
 }
 
-func tidySegment(tx conclave.Tx, of string, n uint64, before time.Time) (removed int, err error) {
-	segment, err := loadSegment(tx, of, n)
-	if err != nil || segment == nil {
+func tidySheet(tx conclave.Tx, of string, n uint64, before time.Time) (removed int, err error) {
+	sheet, err := loadSheet(tx, of, n)
+	if err != nil || sheet == nil {
 		return 0, err
 	}
-	kept := slices.DeleteFunc(slices.Clone(segment.Entries), func(e Entry) bool { return e.Expires < before.Unix() })
-	if removed = len(segment.Entries) - len(kept); removed == 0 {
+	kept := slices.DeleteFunc(slices.Clone(sheet.Entries), func(e Entry) bool { return e.Expires < before.Unix() })
+	if removed = len(sheet.Entries) - len(kept); removed == 0 {
 		return 0, nil
 	}
 	if len(kept) == 0 {
-		return removed, tx.Delete(segmentPath(of, n))
+		return removed, tx.Delete(sheetPath(of, n))
 	}
-	return removed, tx.Put(segmentPath(of, n), newSegment(kept).Encode())
+	return removed, tx.Put(sheetPath(of, n), newSheet(kept).Encode())
 }
 
-// skipEmpty moves the beginning of a ledger past segments without entries.
+// skipEmpty moves the beginning of a register past sheets without entries.
 func skipEmpty(tx conclave.Tx, of string, head *Head) error {
 	for head.First < head.Next {
-		segment, err := loadSegment(tx, of, head.First)
-		if err != nil || segment != nil {
+		sheet, err := loadSheet(tx, of, head.First)
+		if err != nil || sheet != nil {
 			return err
 		}
 		head.First++

@@ -24,7 +24,7 @@ var phases = []struct {
 	step  func(tx conclave.Tx, j *job) (cursor string, err error)
 }{
 	{"Tidying certificates", tidyCerts},
-	{"Tidying revocation lists", tidyLedgers},
+	{"Tidying revocation lists", tidyRegisters},
 	{"Tidying issuers", tidyIssuers},
 }
 
@@ -171,15 +171,15 @@ func (w *walker) next() (string, error) {
 	return path, nil
 }
 
-// tidyLedgers takes entries of certificates that have ended out of one authority's revocation list. The cursor is the
-// authority, and the segment to go on with.
-func tidyLedgers(tx conclave.Tx, j *job) (string, error) {
+// tidyRegisters takes entries of certificates that have ended out of one authority's revocation list. The cursor is the
+// authority, and the sheet to go on with.
+func tidyRegisters(tx conclave.Tx, j *job) (string, error) {
 	if !j.Options.RevokedCerts {
 		return "", nil
 	}
 	of, from, _ := strings.Cut(j.Cursor, "/")
 	if of == "" {
-		return nextLedger(tx, "")
+		return nextRegister(tx, "")
 	}
 	removed, next, err := revocation.Tidy(tx, of, from, cutoff(tx, j.Options.SafetyBuffer))
 	if err != nil {
@@ -189,11 +189,11 @@ func tidyLedgers(tx conclave.Tx, j *job) (string, error) {
 	if next != "" {
 		return of + "/" + next, nil
 	}
-	return nextLedger(tx, of+"/")
+	return nextRegister(tx, of+"/")
 }
 
-func nextLedger(view conclave.View, after string) (string, error) {
-	names, err := view.List("ledger/", after, 1)
+func nextRegister(view conclave.View, after string) (string, error) {
+	names, err := view.List("register/", after, 1)
 	if err != nil || len(names) == 0 {
 		return "", err
 	}

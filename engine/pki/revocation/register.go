@@ -1,9 +1,9 @@
 // Package revocation makes revocation lists and OCSP responses of what an authority has revoked. It is pure.
 //
-// What an authority has revoked is a ledger: a head, and segments of entries in the order of revocation, of which only the
-// last one grows. A list of many entries is read without reading them again, since all but the last segment stay as they
+// What an authority has revoked is a register: a head, and sheets of entries in the order of revocation, of which only the
+// last one grows. A list of many entries is read without reading them again, since all but the last sheet stay as they
 // are. The time of the last change, in nanoseconds, is the number of the list: it grows with each change, on every node
-// alike, and a list is a function of the ledger and the period of time it is asked for in.
+// alike, and a list is a function of the register and the period of time it is asked for in.
 package revocation
 
 import (
@@ -16,11 +16,11 @@ import (
 	"conclave"
 )
 
-// Limits of a ledger.
+// Limits of a register.
 const (
-	SegmentSize = 128     // entries of one segment
-	MaxEntries  = 500_000 // entries of one ledger
-	maxSerial   = 32      // bytes of a serial number
+	SheetSize  = 128     // entries of one sheet
+	MaxEntries = 500_000 // entries of one register
+	maxSerial  = 32      // bytes of a serial number
 )
 
 var errFormat = conclave.Errorf(conclave.Internal, "a stored revocation list can't be read")
@@ -33,27 +33,27 @@ type Entry struct {
 	Reason  int    // RFC 5280, 5.3.1
 }
 
-// Head is the ledger but for its entries, stored as JSON.
+// Head is the register but for its entries, stored as JSON.
 type Head struct {
 	Changed int64  `json:"changed"` // Unix nanoseconds: the number of the list
 	Base    int64  `json:"base"`    // the number of the list that deltas begin with
-	First   uint64 `json:"first"`   // the oldest segment
-	Next    uint64 `json:"next"`    // the segment after the newest
+	First   uint64 `json:"first"`   // the oldest sheet
+	Next    uint64 `json:"next"`    // the sheet after the newest
 	Count   int    `json:"count"`   // entries
 
-	made *editions // lists that were made of this version of the ledger
+	made *editions // lists that were made of this version of the register
 }
 
-// maxEditions bounds the lists that are kept of one version of a ledger.
+// maxEditions bounds the lists that are kept of one version of a register.
 const maxEditions = 8
 
-// editions are lists in DER, by what they were made of besides the ledger.
+// editions are lists in DER, by what they were made of besides the register.
 type editions struct {
 	mu   sync.Mutex // guards list
 	list map[string][]byte
 }
 
-// Made returns the list that was made of the ledger and something else, which key names in full, or makes it. The result
+// Made returns the list that was made of the register and something else, which key names in full, or makes it. The result
 // is shared.
 func (h *Head) Made(key string, make func() ([]byte, error)) ([]byte, error) {
 	if h.made == nil {
@@ -92,27 +92,27 @@ func (h *Head) Touch(now time.Time, config *Config) int64 {
 	return max(now.UnixNano(), h.Changed+1, config.Changed+1)
 }
 
-// Segment is some entries of a ledger.
+// Sheet is some entries of a register.
 //
 //	0x01 | entries, each: length of the serial | serial | at (varint) | expires (varint) | reason
-type Segment struct {
+type Sheet struct {
 	Entries []Entry
 
 	der []byte // of all entries, as lists have them
 }
 
-const tagSegment = 0x01
+const tagSheet = 0x01
 
-// With is the segment with one more entry, nil being one without any.
-func (s *Segment) With(e Entry) *Segment {
+// With is the sheet with one more entry, nil being one without any.
+func (s *Sheet) With(e Entry) *Sheet {
 	if s == nil {
-		return newSegment([]Entry{e})
+		return newSheet([]Entry{e})
 	}
-	return newSegment(append(slices.Clone(s.Entries), e))
+	return newSheet(append(slices.Clone(s.Entries), e))
 }
 
-func newSegment(entries []Entry) *Segment {
-	s := &Segment{Entries: entries}
+func newSheet(entries []Entry) *Sheet {
+	s := &Sheet{Entries: entries}
 	for _, e := range entries {
 		s.der = e.appendDER(s.der)
 	}
@@ -140,9 +140,9 @@ func (e *Entry) appendDER(b []byte) []byte {
 }
 
 // Encode is the stored form.
-func (s *Segment) Encode() []byte {
+func (s *Sheet) Encode() []byte {
 	b := make([]byte, 0, 1+len(s.Entries)*44)
-	b = append(b, tagSegment)
+	b = append(b, tagSheet)
 	for _, e := range s.Entries {
 		b = append(append(b, byte(len(e.Serial))), e.Serial...)
 		b = binary.AppendVarint(b, e.At)
@@ -155,9 +155,9 @@ func (s *Segment) Encode() []byte {
 // maxReason is the last reason there is (RFC 5280, 5.3.1).
 const maxReason = 10
 
-// DecodeSegment reads the stored form.
-func DecodeSegment(b []byte) (*Segment, error) {
-	if len(b) == 0 || b[0] != tagSegment {
+// DecodeSheet reads the stored form.
+func DecodeSheet(b []byte) (*Sheet, error) {
+	if len(b) == 0 || b[0] != tagSheet {
 		return nil, errFormat
 	}
 	var entries []Entry
@@ -179,5 +179,5 @@ func DecodeSegment(b []byte) (*Segment, error) {
 		e.Reason, b = int(b[size]), b[size+1:]
 		entries = append(entries, e)
 	}
-	return newSegment(entries), nil
+	return newSheet(entries), nil
 }
