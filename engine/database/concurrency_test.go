@@ -1,7 +1,10 @@
 package database
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -60,5 +63,44 @@ func TestLoginsOfOneDatabaseAtOnce(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A server that takes connections and says nothing is given up when the one who waits has had enough.
+func TestASilentServerIsGivenUp(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	_, text, _ := net.SplitHostPort(silent.Addr().String())
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, settings := range []driver.Settings{
+		{Plugin: "postgresql-database-plugin", URL: "postgres://{{username}}:{{password}}@" + silent.Addr().String() + "/db"},
+		{Plugin: "mysql-database-plugin", URL: "{{username}}:{{password}}@tcp(" + silent.Addr().String() + ")/"},
+		{Plugin: "redis-database-plugin", Host: "127.0.0.1", Port: port, Username: "u", Password: "p"},
+	} {
+		d, err := openDriver(settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, act := range map[string]func(context.Context) error{
+			"Verify": d.Verify,
+			"Create": func(ctx context.Context) error {
+				return d.Create(ctx, &driver.Login{Name: "n", Password: "p", Statements: []string{"x"}})
+			},
+			"SetPassword": func(ctx context.Context) error { return d.SetPassword(ctx, &driver.Login{Name: "n", Password: "p"}) },
+			"Drop":        func(ctx context.Context) error { return d.Drop(ctx, &driver.Login{Name: "n"}) },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			if err := act(ctx); err != driver.ErrTimeout {
+				t.Errorf("%s of %s: %v, want %v", what, settings.Plugin, err, driver.ErrTimeout)
+			}
+			cancel()
+		}
+		d.Close()
 	}
 }
