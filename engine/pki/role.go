@@ -17,7 +17,7 @@ What isn't given is as for a new role; to change some settings and keep the othe
 
 func roleRoutes() []conclave.Route {
 	return []conclave.Route{
-		conclave.WriteRoute(conclave.Update, "roles/{name}", roleDoc, writeRole).With(roleExists),
+		conclave.WriteRoute(conclave.Update, "roles/{name}", roleDoc, writeRole),
 		conclave.WriteRoute(conclave.Patch, "roles/{name}", "Change some settings of a role.", patchRole),
 		conclave.ReadRoute(conclave.Read, "roles/{name}", "Read a role.", readRole),
 		conclave.WriteRoute(conclave.Delete, "roles/{name}", "Remove a role. Its certificates stay valid.", deleteRole),
@@ -32,17 +32,6 @@ type roleIn struct {
 
 type nameIn struct {
 	Name string `path:"name" doc:"Name of the role."`
-}
-
-func roleExists(r *conclave.Route) {
-	r.Exists = func(view conclave.View, in any) (bool, error) {
-		name := in.(*roleIn).Name
-		if stored.CheckName(name) != nil {
-			return false, nil
-		}
-		role, err := loadRole(view, name)
-		return role != nil, err
-	}
 }
 
 func writeRole(_ context.Context, tx conclave.Tx, in *roleIn) (*conclave.Response, error) {

@@ -6,12 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"conclave"
 	"conclave/engine/enginetest"
 	"conclave/engine/pki/authority"
 	"conclave/engine/pki/issuing"
+	"conclave/engine/pki/stored"
 )
 
 // What is stored as JSON keeps its names: the files in testdata are as first shipped.
@@ -52,7 +54,44 @@ func TestShippedMountsWork(t *testing.T) {
 	h.Store("config/keys", []byte(`{"default":"5b0a4cd5-9d6e-4a0e-8d2a-0b5a52ea7c11"}`))
 	h.Store("issuername/shipped", []byte("0f3c9b9e-4a4e-4df5-9d7a-6a55f1c7a2b4"))
 	h.Data(conclave.Update, "issuer/shipped/issue/web", fields{"common_name": "a.example.com", "ttl": "1h"})
-	rawOf(t, h, "crl")
+	of := parse(t, string(rawOf(t, h, "ca/pem").Body))
+	name := "register/" + authority.NameOf(of)
+	h.Store(name+"/head", []byte(`{"changed":1767323045000000678,"base":1767323045000000600,"first":2,"next":3,"count":1}`))
+	h.Store(name+"/2", []byte("\x01\x01\x05\xcc\xd2\xb1\xc9\xc3\xbc\xe5\x86\x31\xea\x8e\xba\x95\x0d\x01"))
+	crl := parseList(t, rawOf(t, h, "crl").Body)
+	if len(crl.RevokedCertificateEntries) != 1 || crl.RevokedCertificateEntries[0].SerialNumber.Int64() != 5 || crl.RevokedCertificateEntries[0].ReasonCode != 1 {
+		t.Errorf("the list has %v", crl.RevokedCertificateEntries)
+	}
+	kept, err := (&stored.Certificate{Authority: authority.NameOf(of), DER: of.Raw}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Store("cert/05/05", kept)
+	h.Store("revoked/05/05", []byte(`{"authority":"`+authority.NameOf(of)+`","at":1767323045000000678,"expires":1767326645}`))
+	if got := h.Data(conclave.Read, "cert/05", nil); got["revocation_time"] != json.Number("1767323045") || got["issuer_id"] != "0f3c9b9e-4a4e-4df5-9d7a-6a55f1c7a2b4" {
+		t.Errorf("a revoked certificate reads as %v", got)
+	}
+	for path, text := range map[string]string{
+		"config/urls":      `{"issuing_certificates":["http://a/"],"crl_distribution_points":["http://b/"],"delta_crl_distribution_points":["http://c/"],"ocsp_servers":["http://d/"],"enable_templating":true}`,
+		"config/cluster":   `{"path":"https://a","aia_path":"https://b"}`,
+		"config/auto-tidy": `{"tidy_cert_store":true,"tidy_revoked_certs":true,"tidy_revoked_cert_issuer_associations":true,"tidy_expired_issuers":true,"safety_buffer":5,"issuer_safety_buffer":6,"pause_duration":"1s","enabled":true,"interval_duration":7,"maintain_stored_certificate_counts":true,"publish_stored_certificate_count_metrics":true,"tidy_move_legacy_ca_bundle":true,"tidy_revocation_queue":true,"revocation_queue_safety_buffer":8,"tidy_cross_cluster_revoked_certs":true,"tidy_acme":true,"acme_account_safety_buffer":9,"tidy_cert_metadata":true,"tidy_cmpv2_nonce_store":true,"min_startup_backoff_duration":10,"max_startup_backoff_duration":11}`,
+	} {
+		h.Store(path, []byte(text))
+		var want map[string]any
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.UseNumber()
+		if err := decoder.Decode(&want); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.Data(conclave.Read, path, nil); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s reads as\n%v, want\n%v", path, got, want)
+		}
+	}
+	h.Store("tidy/job", []byte(`{"options":{"tidy_cert_store":true,"safety_buffer":5,"issuer_safety_buffer":6,"pause_duration":"1s"},"state":"Finished","phase":0,"cursor":"x","started":1767323045,"finished":1767323046,"auto":1767323047,"by_itself":true,"certs":1,"revoked":2,"issuers":3}`))
+	if got := h.Data(conclave.Read, "tidy-status", nil); got["state"] != "Finished" || got["tidy_cert_store"] != true || got["cert_store_deleted_count"] != json.Number("1") || got["revoked_cert_deleted_count"] != json.Number("2") ||
+		got["time_started"] != "2026-01-02T03:04:05Z" || got["time_finished"] != "2026-01-02T03:04:06Z" || got["last_auto_tidy_finished"] != "2026-01-02T03:04:07Z" {
+		t.Errorf("tidy-status reads as %v", got)
+	}
 }
 
 // What a client sees of a role is what can be written again.
