@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -65,6 +66,23 @@ func TestTransitOnEachNode(t *testing.T) {
 					t.Errorf("%s: decrypts to %v", kind, got)
 				}
 			}
+		}
+	}
+	// What one node has changed holds on all others at once.
+	mustWrite(t, ctx, clients[0], "transit/keys/fresh", nil)
+	for version := 2; version <= 10; version++ {
+		old := mustWrite(t, ctx, clients[version%3], "transit/encrypt/fresh", map[string]any{"plaintext": b64("a text")})
+		mustWrite(t, ctx, clients[version%3], "transit/keys/fresh/rotate", nil)
+		for _, client := range clients {
+			made := mustWrite(t, ctx, client, "transit/encrypt/fresh", map[string]any{"plaintext": b64("a text")})
+			if text, _ := made["ciphertext"].(string); !strings.HasPrefix(text, fmt.Sprintf("vault:v%d:", version)) {
+				t.Errorf("after the rotation to version %d: %v", version, made)
+			}
+		}
+		mustWrite(t, ctx, clients[(version+1)%3], "transit/keys/fresh/config", map[string]any{"min_decryption_version": version})
+		for _, client := range clients {
+			_, err := client.Logical().WriteWithContext(ctx, "transit/decrypt/fresh", map[string]any{"ciphertext": old["ciphertext"]})
+			wantRefusal(t, err, http.StatusBadRequest, "too old")
 		}
 	}
 	for i, kind := range []string{"ed25519", "ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa-2048", "hmac"} {

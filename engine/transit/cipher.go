@@ -76,10 +76,7 @@ func decrypt(key *keys.Key, in *decryptIn) (*conclave.Response, error) {
 		}
 		return &conclave.Response{Data: decryptOut{plaintext}}, nil
 	}
-	if err := checkBatch(len(in.Batch)); err != nil {
-		return nil, err
-	}
-	if err := sameContext(len(in.Batch), func(i int) string { return in.Batch[i].Context }); err != nil {
+	if err := checkItems(len(in.Batch), func(i int) string { return in.Batch[i].Context }); err != nil {
 		return nil, err
 	}
 	results, how := make([]decryptResult, len(in.Batch)), outcome{}
@@ -105,8 +102,11 @@ func (item *decryptItem) decrypt(key *keys.Key) (string, error) {
 	return base64.StdEncoding.EncodeToString(plaintext), nil
 }
 
-// sameContext wants a context in all items of a batch or in none, as Vault does.
-func sameContext(items int, context func(i int) string) error {
+// checkItems is checkBatch for items with contexts, which all must have or none, as Vault wants it.
+func checkItems(items int, context func(i int) string) error {
+	if err := checkBatch(items); err != nil {
+		return err
+	}
 	for i := 1; i < items; i++ {
 		if (context(i) == "") != (context(0) == "") {
 			return conclave.Errorf(conclave.Invalid, "context should be set either in all the request blocks or in none")
@@ -150,10 +150,7 @@ func rewrap(key *keys.Key, in *rewrapIn) (*conclave.Response, error) {
 		}
 		return &conclave.Response{Data: encryptOut{ciphertext, version}}, nil
 	}
-	if err := checkBatch(len(in.Batch)); err != nil {
-		return nil, err
-	}
-	if err := sameContext(len(in.Batch), func(i int) string { return in.Batch[i].Context }); err != nil {
+	if err := checkItems(len(in.Batch), func(i int) string { return in.Batch[i].Context }); err != nil {
 		return nil, err
 	}
 	results := make([]encryptResult, len(in.Batch))

@@ -148,10 +148,7 @@ func encrypt(key *keys.Key, in *encryptIn) (*conclave.Response, error) {
 		}
 		return &conclave.Response{Data: encryptOut{ciphertext, version}}, nil
 	}
-	if err := checkBatch(len(in.Batch)); err != nil {
-		return nil, err
-	}
-	if err := sameContext(len(in.Batch), func(i int) string { return in.Batch[i].Context }); err != nil {
+	if err := checkItems(len(in.Batch), func(i int) string { return in.Batch[i].Context }); err != nil {
 		return nil, err
 	}
 	for i := range in.Batch {

@@ -22,14 +22,10 @@ func exportRoutes() []conclave.Route {
 			func(_ context.Context, view conclave.View, in *exportOneIn) (*exportOut, error) {
 				return export(view, &in.exportIn, in.Version)
 			}),
-		conclave.ReadRoute(conclave.Read, "byok-export/{destination}/{source}", wrapDoc,
-			func(_ context.Context, view conclave.View, in *wrapIn) (*exportOut, error) {
-				return exportWrapped(view, in, "")
-			}),
-		conclave.ReadRoute(conclave.Read, "byok-export/{destination}/{source}/{version}", wrapDoc,
-			func(_ context.Context, view conclave.View, in *wrapOneIn) (*exportOut, error) {
-				return exportWrapped(view, &in.wrapIn, in.Version)
-			}),
+		wrapped(conclave.ReadRoute(conclave.Read, "byok-export/{destination}/{source}", wrapDoc, exportWrapped[wrapIn]),
+			func(in any) (*wrapIn, string) { return in.(*wrapIn), "" }),
+		wrapped(conclave.ReadRoute(conclave.Read, "byok-export/{destination}/{source}/{version}", wrapDoc, exportWrapped[wrapOneIn]),
+			func(in any) (*wrapIn, string) { return &in.(*wrapOneIn).wrapIn, in.(*wrapOneIn).Version }),
 		conclave.WriteRoute(conclave.Read, "backup/{name}", backupDoc, backupKey),
 		conclave.WriteRoute(conclave.Update, "restore", restoreDoc,
 			func(_ context.Context, tx conclave.Tx, in *restoreIn) (*conclave.None, error) {
@@ -162,11 +158,36 @@ type wrapOneIn struct {
 	Version string `path:"version" doc:"Number of the version, or latest."`
 }
 
-func exportWrapped(view conclave.View, in *wrapIn, version string) (*exportOut, error) {
-	hash, err := wrap.Hash(in.Hash)
-	if err != nil {
-		return nil, err
+// wrapping is what an export is prepared with.
+type wrapping struct{ source, destination *keys.Key }
+
+// wrapped has a route prepare the export that part finds in its input, of the version that it names: each version takes an
+// operation with an RSA key.
+func wrapped(route conclave.Route, part func(in any) (given *wrapIn, version string)) conclave.Route {
+	route.Gather = func(view conclave.View, in any) (any, error) {
+		given, _ := part(in)
+		return given.gather(view)
 	}
+	route.Prepare = func(ctx context.Context, _ *conclave.Request, in any) (any, error) {
+		with, ok := conclave.Gathered[wrapping](ctx)
+		if !ok {
+			return nil, conclave.Errorf(conclave.Internal, "no keys were gathered")
+		}
+		given, version := part(in)
+		return given.export(with, version)
+	}
+	return route
+}
+
+func exportWrapped[In any](ctx context.Context, _ conclave.View, _ *In) (*exportOut, error) {
+	out, ok := conclave.Prepared[*exportOut](ctx)
+	if !ok {
+		return nil, conclave.Errorf(conclave.Internal, "no export was prepared")
+	}
+	return out, nil
+}
+
+func (in *wrapIn) gather(view conclave.View) (any, error) {
 	destination, err := find(view, in.Destination)
 	if err != nil {
 		return nil, err
@@ -183,10 +204,16 @@ func exportWrapped(view conclave.View, in *wrapIn, version string) (*exportOut, 
 		return nil, conclave.Errorf(conclave.Invalid, "key is not exportable")
 	case source.Usable() != nil:
 		return nil, source.Usable()
-	case destination.Usable() != nil:
-		return nil, destination.Usable()
 	}
-	public, err := destination.Version(destination.Latest()).PublicKey()
+	return wrapping{source, destination}, destination.Usable()
+}
+
+func (in *wrapIn) export(with wrapping, version string) (*exportOut, error) {
+	hash, err := wrap.Hash(in.Hash)
+	if err != nil {
+		return nil, err
+	}
+	public, err := with.destination.Version(with.destination.Latest()).PublicKey()
 	if err != nil {
 		return nil, err
 	}
@@ -194,8 +221,8 @@ func exportWrapped(view conclave.View, in *wrapIn, version string) (*exportOut, 
 	if !ok {
 		return nil, conclave.Errorf(conclave.Invalid, "the destination must be an RSA key")
 	}
-	return eachVersion(source, version, func(v *keys.Version) (string, error) {
-		secret, err := source.ForWrapping(v)
+	return eachVersion(with.source, version, func(v *keys.Version) (string, error) {
+		secret, err := with.source.ForWrapping(v)
 		if err != nil {
 			return "", err
 		}
