@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/miekg/dns"
 	"golang.org/x/crypto/acme"
 
@@ -421,5 +423,50 @@ func TestAnyNodeAnswersForAllInACME(t *testing.T) {
 	}
 	if err := c.RevokeCert(ctx, nil, ders[0], acme.CRLReasonUnspecified); err != nil {
 		t.Fatalf("revoke with the new key: %v", err)
+	}
+}
+
+// TestANonceIsGoodOnceOverNodes sends the same signed request to all nodes at once.
+func TestANonceIsGoodOnceOverNodes(t *testing.T) {
+	l := startLab(t, 3)
+	ctx := within(t, 4*time.Minute)
+	root := sdk(t, l, 1)
+	mustWrite(t, ctx, root, "sys/mounts/pki", map[string]any{"type": "pki"})
+	mustWrite(t, ctx, root, "pki/root/generate/internal", map[string]any{"common_name": "Root", "key_type": "ec"})
+	mustWrite(t, ctx, root, "pki/config/cluster", map[string]any{"path": "https://vault.example.com/v1/pki"})
+	mustWrite(t, ctx, root, "pki/config/acme", map[string]any{"enabled": true})
+	for round := range 5 {
+		answer, err := l.Client(round%3+1).With("").Do(ctx, "HEAD", "pki/acme/new-nonce", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, (&jose.SignerOptions{EmbedJWK: true}).
+			WithHeader("url", "https://vault.example.com/v1/pki/acme/new-account").WithHeader("nonce", answer.Header.Get("Replay-Nonce")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		jws, err := signer.Sign([]byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := json.RawMessage(jws.FullSerialize())
+		good := atOnce(t, l, 9, func(n int) bool {
+			answer, err := l.Client(n).With("").Do(ctx, "POST", "pki/acme/new-account", body)
+			if err != nil {
+				t.Error(err)
+				return false
+			}
+			if answer.Status != 201 && (answer.Status != 400 || !strings.Contains(string(answer.Body), "badNonce")) {
+				t.Errorf("node %d answers %d %s", n, answer.Status, answer.Body)
+			}
+			return answer.Status == 201
+		})
+		if good != 1 {
+			t.Errorf("a nonce was good %d times", good)
+		}
 	}
 }

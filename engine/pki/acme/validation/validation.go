@@ -30,8 +30,8 @@ import (
 
 // Limits of one validation.
 const (
-	validationTime = 20 * time.Second
-	connectTime    = 5 * time.Second
+	validationTime = 10 * time.Second
+	connectTime    = 4 * time.Second
 	maxRedirects   = 5
 	maxAnswer      = 1 << 10 // bytes; a key authorization has less than 100
 	maxHeader      = 16 << 10
