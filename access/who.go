@@ -78,7 +78,7 @@ func (s *Service) who(ctx context.Context, view conclave.View, in *whoInput) (*H
 	if q.path == "" {
 		return nil, conclave.Errorf(conclave.Invalid, "a path must be given")
 	}
-	if q.capability != "" && q.capability != "sudo" {
+	if q.capability != "" && q.capability != "sudo" && q.capability != subscribe {
 		if _, err := policy.ParseOperation(q.capability); err != nil {
 			return nil, err
 		}
@@ -104,6 +104,9 @@ func (s *Service) who(ctx context.Context, view conclave.View, in *whoInput) (*H
 	}
 	return out, nil
 }
+
+// subscribe is the one capability that is no operation's.
+const subscribe = "subscribe"
 
 // whoQuery is one page under way.
 type whoQuery struct {
@@ -137,6 +140,9 @@ func (q *whoQuery) add(h Holder, acl *policy.ACL) {
 // rule is the pattern that decides about one of the capabilities.
 func (q *whoQuery) rule(acl *policy.ACL, capabilities []string) string {
 	for _, name := range append([]string{q.capability}, capabilities...) {
+		if name == subscribe { // what decides about reading does about events
+			name = conclave.Read.String()
+		}
 		if op, err := policy.ParseOperation(name); err == nil {
 			return acl.Allows(policy.Check{Path: q.path, Operation: op}).Pattern
 		}

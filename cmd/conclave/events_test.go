@@ -175,3 +175,13 @@ func TestLockedLoginsAreTold(t *testing.T) {
 	}
 	v.wantTold(v.root, subscribeAll, map[string]any{"since": start}, "login/locked sys/locked-users")
 }
+
+// Who is told of events about a path can be asked for.
+func TestWhoMaySubscribe(t *testing.T) {
+	v := openVault(t)
+	v.must(conclave.Update, "sys/policies/acl/watches", map[string]any{"policy": `path "secret/data/*" { capabilities = ["subscribe"] subscribe_event_types = ["*"] }`})
+	v.must(conclave.Update, "sys/policies/acl/reads", map[string]any{"policy": `path "secret/data/*" { capabilities = ["read"] }`})
+	if got, want := v.holders("policies", "secret/data/a", "subscribe", 10), []string{"watches subscribe"}; !slices.Equal(got, want) && !slices.Equal(got, append([]string{"root root"}, want...)) {
+		t.Errorf("those who may subscribe are %q, want %q", got, want)
+	}
+}
