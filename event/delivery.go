@@ -25,6 +25,7 @@ const (
 	lastBackOff  = 5 * time.Minute
 	maxDeliverer = 256 // webhooks that are sent to at once
 	maxError     = 256 // bytes of a status' last error
+	maxGone      = 10_000
 )
 
 // courier sends to one webhook.
@@ -47,7 +48,7 @@ func (h *Webhooks) Run(ctx context.Context) error {
 	var mu sync.Mutex                          // guards running
 	for failing := false; ctx.Err() == nil; {
 		hooks, err := h.all(inner)
-		if err != nil && !failing && ctx.Err() == nil {
+		if err != nil && !failing && ctx.Err() == nil && !conclave.Is(err, conclave.Sealed) {
 			h.report("webhooks can't be looked up", "error", err)
 		}
 		if failing = err != nil; !failing {
@@ -84,32 +85,40 @@ func (h *Webhooks) Run(ctx context.Context) error {
 }
 
 // there reports whether a namespace still is: what happened in one that is gone concerns nobody who has its name now.
-func (h *Webhooks) there(ctx context.Context, id string) (bool, error) {
+func (h *Webhooks) there(ctx context.Context, index uint64, id string) (bool, error) {
 	h.mu.Lock()
-	there, known := h.namespaces[id]
+	there := h.namespaces[id]
+	gone := h.gone[id]
 	h.mu.Unlock()
-	if known {
+	if there || gone {
 		return there, nil
 	}
-	if _, err := h.all(ctx); err != nil { // a state that has the event, and so its namespace
+	namespaces := map[string]bool{} // of a state that has the event, and so its namespace
+	err := h.spaces.Look(ctx, index, func(at conclave.Namespace, _ conclave.View) error {
+		namespaces[at.ID] = true
+		return nil
+	})
+	if err != nil {
 		return false, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.namespaces[id] = h.namespaces[id]
-	return h.namespaces[id], nil
+	if there = namespaces[id]; there {
+		h.namespaces = namespaces
+		return true, nil
+	}
+	if len(h.gone) >= maxGone || h.gone == nil {
+		h.gone = map[string]bool{}
+	}
+	h.gone[id] = true // ids are never given twice
+	return false, nil
 }
 
 // all are the couriers of all webhooks, by what makes them differ.
 func (h *Webhooks) all(ctx context.Context) (map[string]*courier, error) {
 	all := map[string]*courier{}
 	namespaces := map[string]bool{}
-	defer func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.namespaces = namespaces
-	}()
-	err := h.spaces.Look(ctx, func(at conclave.Namespace, system conclave.View) error {
+	err := h.spaces.Look(ctx, 0, func(at conclave.Namespace, system conclave.View) error {
 		namespaces[at.ID] = true
 		names, err := system.List(webhookDir, "", MaxWebhooks)
 		if err != nil {
@@ -120,15 +129,21 @@ func (h *Webhooks) all(ctx context.Context) (map[string]*courier, error) {
 			if err != nil {
 				return err
 			}
-			hook, err := named(system, name)
-			if err != nil || hook == nil {
-				return err
+			decoded, err := decodeWebhook(value)
+			hook, ok := decoded.(*webhook)
+			if err != nil || !ok {
+				continue // whoever reads it is told; it holds up no other
 			}
 			// A webhook that is changed gets a courier that knows the change.
 			all[at.ID+"\x00"+at.Path+"\x00"+name+"\x00"+string(value)] = &courier{Webhooks: h, at: at, name: name, hook: hook}
 		}
 		return nil
 	})
+	if err == nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.namespaces = namespaces
+	}
 	return all, err
 }
 
@@ -167,7 +182,7 @@ func (c *courier) follow(ctx context.Context) error {
 			if !selection.Matches(o) {
 				continue
 			}
-			there, err := c.there(ctx, o.Namespace.ID)
+			there, err := c.there(ctx, it.record.Index, o.Namespace.ID)
 			if err != nil {
 				return err
 			}

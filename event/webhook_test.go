@@ -65,7 +65,7 @@ func (h *hall) pause(ctx context.Context, d time.Duration) error {
 	return ctx.Err()
 }
 
-func (h *hall) Look(_ context.Context, visit func(conclave.Namespace, conclave.View) error) error {
+func (h *hall) Look(_ context.Context, _ uint64, visit func(conclave.Namespace, conclave.View) error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return visit(conclave.Namespace{ID: conclave.RootNamespace}, h.memory)
@@ -399,6 +399,23 @@ func TestWebhooksThatChangeGoOn(t *testing.T) {
 		again = append(again, second.next().paths...)
 	}
 	wantPaths(t, again, "m/p0/0", "m/p1/0")
+}
+
+// A webhook whose record is damaged holds up no other.
+func TestDamagedWebhooksHoldUpNoOther(t *testing.T) {
+	h, r := newHall(t), newReceiver(t)
+	h.must(conclave.Update, "b", r.fields(nil))
+	err := h.Change(t.Context(), conclave.Namespace{}, func(tx conclave.Tx) error { return tx.Put(webhookDir+"a", []byte("{")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.lead()
+	h.log.add(1)
+	wantPaths(t, r.next().paths, "m/p0/0")
+	if _, err := h.do(conclave.Read, "a", nil); !conclave.Is(err, conclave.Internal) {
+		t.Errorf("reading it: %v, want Internal", err)
+	}
+	h.must(conclave.Delete, "a", nil)
 }
 
 // What happened in a namespace that is gone isn't sent to one that has its name now.

@@ -17,8 +17,8 @@ import (
 
 // Spaces are the system spaces of the namespaces, in transactions of the vault's own.
 type Spaces interface {
-	// Look shows each namespace that there is.
-	Look(ctx context.Context, visit func(at conclave.Namespace, system conclave.View) error) error
+	// Look shows each namespace that there is on a state that has the Raft entry index.
+	Look(ctx context.Context, index uint64, visit func(at conclave.Namespace, system conclave.View) error) error
 	// Change changes one. A namespace that is gone is passed over.
 	Change(ctx context.Context, at conclave.Namespace, change func(system conclave.Tx) error) error
 }
@@ -35,8 +35,9 @@ type Webhooks struct {
 	clients  outbound.Pool
 	counters WebhookCounters
 
-	mu         sync.Mutex      // guards namespaces
-	namespaces map[string]bool // id of a namespace → whether there is one, as was last seen
+	mu         sync.Mutex      // guards both below
+	namespaces map[string]bool // ids of namespaces that were there when this was last looked at
+	gone       map[string]bool // ids of some that aren't any more
 }
 
 // WebhookCounters count deliveries, for metrics.
@@ -287,11 +288,10 @@ func spell(at time.Time) string {
 }
 
 func (h *Webhooks) remove(_ context.Context, tx conclave.Tx, in *webhookName) (*conclave.None, error) {
-	w, err := named(tx, in.Name)
-	if err != nil || w == nil {
+	if err := checkName(in.Name); err != nil {
 		return nil, err
 	}
-	if err := tx.Delete(webhookDir + in.Name); err != nil {
+	if err := tx.Delete(webhookDir + in.Name); err != nil { // whatever is there, and readable or not
 		return nil, err
 	}
 	return nil, tx.Delete(progressDir + in.Name)

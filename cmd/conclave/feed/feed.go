@@ -204,7 +204,10 @@ func isThere(tx *store.Tx, at conclave.Namespace) (there bool, err error) {
 type spaces struct{ store *store.Store }
 
 // Look shows each namespace.
-func (s spaces) Look(_ context.Context, visit func(at conclave.Namespace, system conclave.View) error) error {
+func (s spaces) Look(ctx context.Context, index uint64, visit func(at conclave.Namespace, system conclave.View) error) error {
+	if err := s.store.WaitApplied(ctx, index); err != nil {
+		return err
+	}
 	tx, err := s.store.Begin()
 	if err != nil {
 		return err
