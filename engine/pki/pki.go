@@ -16,6 +16,7 @@
 //	revoked/HH/SERIAL       that it is revoked
 //	register/AUTHORITY/head  what an authority has revoked: package revocation
 //	register/AUTHORITY/N
+//	expiry-watch            which day's certificates are told of next: package expiring
 //	acme/…                  package acme
 package pki
 
@@ -27,7 +28,9 @@ import (
 	"conclave"
 	"conclave/engine/pki/acme"
 	"conclave/engine/pki/authority"
+	"conclave/engine/pki/expiring"
 	"conclave/engine/pki/revocation"
+	"conclave/engine/pki/stored"
 	"conclave/engine/pki/tidying"
 )
 
@@ -74,10 +77,14 @@ func (Engine) ForgetLease(tx conclave.Tx, lease *conclave.GrantedLease) error {
 	return revocation.ForgetLease(tx, lease)
 }
 
-// BeginWork does a step of tidying, and more of it is due at once, if there is more; or it begins with what ACME has to do.
+// BeginWork does a step of tidying, or of telling what ends soon, and more of it is due at once, if there is more; or it
+// begins with what ACME has to do.
 func (Engine) BeginWork(ctx context.Context, tx conclave.Tx, name string) (any, error) {
 	if acme.IsWork(name) {
 		return acmeService().BeginWork(ctx, tx, name)
+	}
+	if name == stored.WatchName {
+		return nil, expiring.Work(tx)
 	}
 	return nil, tidying.Work(tx, name)
 }

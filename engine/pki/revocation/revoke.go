@@ -237,7 +237,11 @@ func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*Record, error) 
 		}
 	}
 	gone := &Record{Authority: of, At: entry.At, Expires: entry.Expires}
-	return gone, stored.Put(tx, stored.RevokedPath(serial), gone)
+	if err := stored.Put(tx, stored.RevokedPath(serial), gone); err != nil {
+		return nil, err
+	}
+	text := stored.SerialText(serial)
+	return gone, tx.Emit(conclave.Event{Type: "pki/revoke", Path: "cert/" + text, Metadata: map[string]string{"operation": "revoke", "serial_number": text, "modified": "true"}})
 }
 
 // appendEntry adds to the newest sheet, or begins another.

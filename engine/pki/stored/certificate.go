@@ -113,7 +113,10 @@ func Keep(tx conclave.Tx, cert *x509.Certificate, of string) error {
 	if err := tx.Put(CertPath(serial), value); err != nil {
 		return err
 	}
-	return tx.Put(ExpiryPath(cert.NotAfter, serial), []byte{1})
+	if err := tx.Put(ExpiryPath(cert.NotAfter, serial), []byte{1}); err != nil {
+		return err
+	}
+	return watch(tx)
 }
 
 // LoadCert is a certificate that is kept; NotFound if there is none.
