@@ -61,6 +61,9 @@ func errorText(err error) string {
 	return err.Error()
 }
 
+// errTime is the answer to a batch that wasn't done when the request's time was over, or nobody waited any more.
+var errTime = conclave.Errorf(conclave.Unavailable, "the batch takes too long: make it smaller")
+
 // checkBatch holds the number of items against the limit.
 func checkBatch(items int) error {
 	switch {

@@ -41,7 +41,7 @@ type csrOut struct {
 	CSR  string    `json:"csr"`
 }
 
-func signCSR(key *keys.Key, in *csrIn) (*conclave.Response, error) {
+func signCSR(_ context.Context, key *keys.Key, in *csrIn) (*conclave.Response, error) {
 	template, err := parseCSR(in.CSR)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"context"
 	"encoding/base64"
 	"time"
 
@@ -68,7 +69,7 @@ type decryptOut struct {
 	Plaintext string `json:"plaintext"`
 }
 
-func decrypt(key *keys.Key, in *decryptIn) (*conclave.Response, error) {
+func decrypt(ctx context.Context, key *keys.Key, in *decryptIn) (*conclave.Response, error) {
 	if in.Batch == nil {
 		plaintext, err := in.decrypt(key)
 		if err != nil {
@@ -81,6 +82,9 @@ func decrypt(key *keys.Key, in *decryptIn) (*conclave.Response, error) {
 	}
 	results, how := make([]decryptResult, len(in.Batch)), outcome{}
 	for i := range in.Batch {
+		if ctx.Err() != nil {
+			return nil, errTime
+		}
 		plaintext, err := in.Batch[i].decrypt(key)
 		results[i] = decryptResult{plaintext, how.note(err), in.Batch[i].Reference}
 	}
@@ -142,7 +146,7 @@ func rewrapCost(key *keys.Key, in *rewrapIn) time.Duration {
 	return 2*textTime(len(items), bytes) + (key.Type.PrivateCost()+key.Type.PublicCost())*time.Duration(len(items))
 }
 
-func rewrap(key *keys.Key, in *rewrapIn) (*conclave.Response, error) {
+func rewrap(ctx context.Context, key *keys.Key, in *rewrapIn) (*conclave.Response, error) {
 	if in.Batch == nil {
 		ciphertext, version, err := in.rewrap(key)
 		if err != nil {
@@ -155,6 +159,9 @@ func rewrap(key *keys.Key, in *rewrapIn) (*conclave.Response, error) {
 	}
 	results := make([]encryptResult, len(in.Batch))
 	for i := range in.Batch {
+		if ctx.Err() != nil {
+			return nil, errTime
+		}
 		ciphertext, version, err := in.Batch[i].rewrap(key)
 		results[i] = encryptResult{ciphertext, version, errorText(err), in.Batch[i].Reference}
 	}

@@ -78,7 +78,7 @@ type hmacResult struct {
 	Reference string `json:"reference"`
 }
 
-func computeHMAC(key *keys.Key, in *hmacIn) (*conclave.Response, error) {
+func computeHMAC(ctx context.Context, key *keys.Key, in *hmacIn) (*conclave.Response, error) {
 	compute := func(item *hmacItem) (string, error) {
 		hash, err := keys.Hash(orHash(in.Algorithm))
 		if err != nil {
@@ -106,6 +106,9 @@ func computeHMAC(key *keys.Key, in *hmacIn) (*conclave.Response, error) {
 	}
 	results := make([]hmacResult, len(in.Batch))
 	for i := range in.Batch {
+		if ctx.Err() != nil {
+			return nil, errTime
+		}
 		made, err := compute(&in.Batch[i])
 		results[i] = hmacResult{made, errorText(err), in.Batch[i].Reference}
 	}
@@ -253,7 +256,7 @@ func datakeyCost(key *keys.Key, _ *datakeyIn) time.Duration {
 	return textTime(1, 0) + key.Type.PublicCost()
 }
 
-func datakey(key *keys.Key, in *datakeyIn) (*conclave.Response, error) {
+func datakey(_ context.Context, key *keys.Key, in *datakeyIn) (*conclave.Response, error) {
 	if in.Kind != "plaintext" && in.Kind != "wrapped" {
 		return nil, conclave.Errorf(conclave.Invalid, "Invalid path, must be 'plaintext' or 'wrapped'")
 	}

@@ -55,7 +55,7 @@ func encryptRoute() conclave.Route {
 			if key, err = upsert(ctx, tx, in); err != nil {
 				return nil, err
 			}
-			return encrypt(key, in)
+			return encrypt(ctx, key, in)
 		})
 	route.Exists = func(view conclave.View, in any) (bool, error) {
 		key, err := find(view, in.(*encryptIn).Name)
@@ -140,7 +140,7 @@ func encryptCost(key *keys.Key, in *encryptIn) time.Duration {
 	return textTime(len(items), bytes) + key.Type.PublicCost()*time.Duration(len(items))
 }
 
-func encrypt(key *keys.Key, in *encryptIn) (*conclave.Response, error) {
+func encrypt(ctx context.Context, key *keys.Key, in *encryptIn) (*conclave.Response, error) {
 	if in.Batch == nil {
 		ciphertext, version, err := in.encrypt(key)
 		if err != nil {
@@ -158,6 +158,9 @@ func encrypt(key *keys.Key, in *encryptIn) (*conclave.Response, error) {
 	}
 	results, how := make([]encryptResult, len(in.Batch)), outcome{}
 	for i := range in.Batch {
+		if ctx.Err() != nil {
+			return nil, errTime
+		}
 		ciphertext, version, err := in.Batch[i].encrypt(key)
 		results[i] = encryptResult{ciphertext, version, how.note(err), in.Batch[i].Reference}
 	}

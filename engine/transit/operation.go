@@ -17,7 +17,8 @@ type operation[In any] struct {
 	name func(in *In) string // of the key
 	// cost is about how long it takes.
 	cost func(key *keys.Key, in *In) time.Duration
-	run  func(key *keys.Key, in *In) (*conclave.Response, error)
+	// run looks at its context between the items of a batch.
+	run func(ctx context.Context, key *keys.Key, in *In) (*conclave.Response, error)
 }
 
 // route makes the route of an operation.
@@ -49,7 +50,7 @@ func (o operation[In]) prepare(ctx context.Context, _ *conclave.Request, in any)
 	if !ok {
 		return nil, conclave.Errorf(conclave.Internal, "no key was gathered")
 	}
-	return o.run(key, in.(*In))
+	return o.run(ctx, key, in.(*In))
 }
 
 func (o operation[In]) handle(ctx context.Context, view conclave.View, in *In) (*conclave.Response, error) {
@@ -65,7 +66,7 @@ func (o operation[In]) handleWith(ctx context.Context, key *keys.Key, in *In, er
 		response := *done // who gets it may change it, and may come again
 		return &response, nil
 	}
-	return o.run(key, in)
+	return o.run(ctx, key, in)
 }
 
 // within is an operation whose input is a part of another one.
@@ -73,6 +74,8 @@ func within[Outer, In any](o operation[In], part func(*Outer) *In) operation[Out
 	return operation[Outer]{
 		name: func(in *Outer) string { return o.name(part(in)) },
 		cost: func(key *keys.Key, in *Outer) time.Duration { return o.cost(key, part(in)) },
-		run:  func(key *keys.Key, in *Outer) (*conclave.Response, error) { return o.run(key, part(in)) },
+		run: func(ctx context.Context, key *keys.Key, in *Outer) (*conclave.Response, error) {
+			return o.run(ctx, key, part(in))
+		},
 	}
 }

@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"context"
 	"encoding/base64"
 	"strconv"
 	"strings"
@@ -137,7 +138,7 @@ type signResult struct {
 	Reference string `json:"reference"`
 }
 
-func sign(key *keys.Key, in *signIn) (*conclave.Response, error) {
+func sign(ctx context.Context, key *keys.Key, in *signIn) (*conclave.Response, error) {
 	scheme, err := in.parse()
 	if err != nil {
 		return nil, err
@@ -160,6 +161,9 @@ func sign(key *keys.Key, in *signIn) (*conclave.Response, error) {
 	}
 	results := make([]signResult, len(in.Batch))
 	for i := range in.Batch {
+		if ctx.Err() != nil {
+			return nil, errTime
+		}
 		results[i].Reference = in.Batch[i].Reference
 		made, err := in.Batch[i].sign(key, scheme, in.Version)
 		if err != nil {
@@ -235,7 +239,7 @@ type verifyOut struct {
 	Valid bool `json:"valid"`
 }
 
-func verify(key *keys.Key, in *verifyIn) (*conclave.Response, error) {
+func verify(ctx context.Context, key *keys.Key, in *verifyIn) (*conclave.Response, error) {
 	judge, err := in.judge(key)
 	if err != nil {
 		return nil, err
@@ -255,6 +259,9 @@ func verify(key *keys.Key, in *verifyIn) (*conclave.Response, error) {
 	}
 	results := make([]verifyResult, len(in.Batch))
 	for i := range in.Batch {
+		if ctx.Err() != nil {
+			return nil, errTime
+		}
 		valid, err := judge(&in.Batch[i])
 		results[i] = verifyResult{valid, errorText(err), in.Batch[i].Reference}
 	}

@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
@@ -359,6 +360,37 @@ func TestLongWorkIsPrepared(t *testing.T) {
 	results := h.Data(conclave.Update, "encrypt/aes", fields{"batch_input": long})["batch_results"].([]any)
 	if len(results) != len(long) || number(t, results[199].(fields), "key_version") != 2 {
 		t.Errorf("the last of %d results is %v", len(results), results[len(results)-1])
+	}
+}
+
+// A batch ends when nobody waits for it any more.
+func TestBatchesEndWithTheirRequest(t *testing.T) {
+	h := newTransit(t)
+	create(h, "k", keys.P256, nil)
+	create(h, "a", keys.AES256, nil)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	item := []any{fields{"plaintext": "", "ciphertext": "x", "input": "", "hmac": "x"}}
+	for _, route := range quick.Routes() {
+		name := "k"
+		switch route.Pattern {
+		case "encrypt/{name}", "decrypt/{name}", "rewrap/{name}":
+			name = "a"
+		case "sign/{name}", "verify/{name}", "hmac/{name}":
+		default:
+			continue
+		}
+		in, err := route.Bind(map[string]string{"name": name}, jsonFields(t, fields{"batch_input": item}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := existing(h.View(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := route.Prepare(conclave.WithGathered(ended, key), nil, in); !conclave.Is(err, conclave.Unavailable) {
+			t.Errorf("%s: %v, want Unavailable", route.Pattern, err)
+		}
 	}
 }
 
