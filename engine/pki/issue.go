@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
+	"math/big"
 	"strings"
 
 	"conclave"
@@ -169,15 +170,45 @@ func (o *order) keySpec(view conclave.View) (issuing.KeySpec, error) {
 		return issuing.KeySpec{}, nil
 	}
 	role, err := o.findRole(view)
-	switch {
-	case err != nil:
+	if err != nil {
 		return issuing.KeySpec{}, err
-	case role.KeyType != "any":
-		return issuing.KeySpec{Type: role.KeyType, Bits: role.KeyBits}, nil
-	case o.key.KeyType == "":
-		return issuing.KeySpec{}, conclave.Errorf(conclave.Invalid, `role key type "any" not allowed for issuing certificates without providing key_type and/or key_bits request parameters`)
 	}
-	return issuing.NewKeySpec(o.key.KeyType, o.key.KeyBits)
+	spec := issuing.KeySpec{Type: role.KeyType, Bits: role.KeyBits}
+	if role.KeyType == "any" {
+		if o.key.KeyType == "" {
+			return issuing.KeySpec{}, conclave.Errorf(conclave.Invalid, `role key type "any" not allowed for issuing certificates without providing key_type and/or key_bits request parameters`)
+		}
+		if spec, err = issuing.NewKeySpec(o.key.KeyType, o.key.KeyBits); err != nil {
+			return issuing.KeySpec{}, err
+		}
+	}
+	if spec.Type == "rsa" { // which takes long to make: not for a request that will be refused
+		err = o.check(view, role)
+	}
+	return spec, err
+}
+
+// check finds out whether the order can be filled, before there is a key.
+func (o *order) check(view conclave.View, role *issuing.Role) error {
+	by, err := o.signing(view, role)
+	if err != nil {
+		return err
+	}
+	allowed, err := allowance(view, role)
+	if err != nil {
+		return err
+	}
+	_, _, err = issuing.Leaf(role, allowed, &o.Request, nil, by.Times(view), big.NewInt(1))
+	return err
+}
+
+// signing is the issuer that the order names, or its role.
+func (o *order) signing(view conclave.View, role *issuing.Role) (*authority.Signing, error) {
+	ref := o.issuer
+	if ref == "" {
+		ref = role.IssuerRef
+	}
+	return authority.NewSigning(view, ref)
 }
 
 func (o *order) findRole(view conclave.View) (*issuing.Role, error) {
@@ -219,11 +250,7 @@ func (o *order) fill(ctx context.Context, tx conclave.Tx) (*conclave.Response, e
 	if err != nil {
 		return nil, err
 	}
-	ref := o.issuer
-	if ref == "" {
-		ref = role.IssuerRef
-	}
-	by, err := authority.NewSigning(tx, ref)
+	by, err := o.signing(tx, role)
 	if err != nil {
 		return nil, err
 	}

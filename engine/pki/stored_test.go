@@ -127,6 +127,22 @@ func TestRolesAreReadAsWritten(t *testing.T) {
 	h.Fails(conclave.Read, "roles/a", nil, conclave.NotFound, "")
 }
 
+// A key that takes long to make isn't made for a request that is refused.
+func TestRefusedRequestsCostNoRSAKey(t *testing.T) {
+	h := withRoot(t)
+	h.Data(conclave.Update, "roles/rsa", fields{"allowed_domains": "example.com", "allow_subdomains": true, "key_bits": 8192})
+	for about, body := range map[string]fields{"name": {"common_name": "evil.org"}, "time": {"common_name": "a.example.com", "not_after": "2099-01-01T00:00:00Z"}} {
+		err := h.Interrupt(enginetest.AfterPrepare, conclave.Update, "issue/rsa", body)
+		if !conclave.Is(err, conclave.Invalid) {
+			t.Errorf("%s: %v", about, err)
+		}
+	}
+	h.Data(conclave.Delete, "issuer/root", nil)
+	if err := h.Interrupt(enginetest.AfterPrepare, conclave.Update, "issue/rsa", fields{"common_name": "a.example.com"}); !conclave.Is(err, conclave.Invalid) {
+		t.Errorf("without an issuer: %v", err)
+	}
+}
+
 // BenchmarkIssue issues a certificate of an EC key that isn't kept: the work of one node, without log and audit.
 func BenchmarkIssue(b *testing.B) {
 	h := withRoot(b, enginetest.Fast())
