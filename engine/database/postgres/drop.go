@@ -18,13 +18,14 @@ END $conclave$;`
 
 // drop ends sessions, takes back all privileges and removes the role. DROP OWNED would remove what the role owns as well:
 // a role that owns anything is left to the statements of who lets it, and DROP ROLE says what there is. To end sessions of
-// others and to take back what others granted, who isn't a superuser must be a member of the role.
+// others and to take back what others granted, who isn't a superuser must have the role's privileges; since PostgreSQL 16, to have
+// made the role makes a member of it without them.
 const drop = `DO $conclave$
 DECLARE who text := current_setting('conclave.login'); id oid;
 BEGIN
 	SELECT oid INTO id FROM pg_catalog.pg_roles WHERE rolname = who;
 	IF id IS NULL THEN RETURN; END IF;
-	IF NOT pg_catalog.pg_has_role(current_user, id, 'MEMBER') THEN
+	IF NOT pg_catalog.pg_has_role(current_user, id, 'USAGE') THEN
 		BEGIN
 			EXECUTE format('GRANT %I TO CURRENT_USER', who);
 		EXCEPTION WHEN insufficient_privilege OR invalid_grant_operation THEN NULL;
