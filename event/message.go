@@ -59,6 +59,17 @@ type pluginInfo struct {
 	Version  string `json:"version,omitempty"`
 }
 
+// EventPosition is the type of messages that tell no more than a cursor.
+const EventPosition = "conclave/position"
+
+// position tells a client where it is, so that its cursor doesn't grow old while nothing happens that it may know of.
+func position(c Cursor, now time.Time, source string) []byte {
+	m := message{ID: c.String(), Source: source, SpecVersion: "1.0", Type: "*", ContentType: "application/cloudevents",
+		DataContentType: "application/json", Time: now.UTC(), Cursor: c.String()}
+	m.Data.Event.ID, m.Data.Event.Metadata, m.Data.EventType = m.ID, map[string]string{}, EventPosition
+	return m.encode()
+}
+
 // Metadata that messages have beside what the event says itself.
 const (
 	metadataPath      = "path"
@@ -91,7 +102,11 @@ func (r *Record) encode(i int, source string) []byte {
 		}
 		m.Data.Plugin = &pluginInfo{class, o.Mount.Accessor, o.Mount.Path, o.Mount.Kind, o.Mount.Options["version"]}
 	}
-	encoded, err := json.Marshal(&m)
+	return m.encode()
+}
+
+func (m *message) encode() []byte {
+	encoded, err := json.Marshal(m)
 	if err != nil { // there is no time, text or map of texts that this happens to, but a year beyond 9999
 		panic("event: encode a message: " + err.Error())
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -252,6 +253,34 @@ func TestSubscribersAreBounded(t *testing.T) {
 	}
 	if got := d.service.Counters().Subscribers.Load(); got != MaxOfToken-1 {
 		t.Errorf("%d subscribers are counted, want %d", got, MaxOfToken-1)
+	}
+}
+
+// Whoever asks for positions learns how far it is although it gets no events, and can go on from there.
+func TestPositionsAreTold(t *testing.T) {
+	d := newDesk(t)
+	now := time.Unix(0, 0)
+	var mu sync.Mutex // guards now
+	d.service.Now = func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		now = now.Add(time.Hour)
+		return now
+	}
+	if _, err := d.ask(map[string]any{"positions": "0"}, "*"); !conclave.Is(err, conclave.Invalid) {
+		t.Errorf("positions without a pause: %v, want Invalid", err)
+	}
+	quiet := d.subscribe(map[string]any{"positions": "1h"}, "other/*")
+	d.log.add(1, 1)
+	m := quiet.next()
+	if m.Data.EventType != EventPosition || m.ID == "" || len(m.Data.Event.Metadata) > 0 {
+		t.Errorf("the message is %+v", m)
+	}
+	d.log.add(1)
+	after := d.subscribe(map[string]any{"since": m.Cursor}, "test/*")
+	first := after.next()
+	if c, err := ParseCursor(m.Cursor); err != nil || first.Data.Event.Metadata["path"] != "m/p"+strconv.FormatUint(c.Seq, 10)+"/0" {
+		t.Errorf("behind the position %+v, %v is %+v", c, err, first)
 	}
 }
 

@@ -103,7 +103,8 @@ func (s *Service) enter(token string) (leave func(), err error) {
 // subscription is what one client asked for.
 type subscription struct {
 	Selection
-	from Cursor
+	from      Cursor
+	positions time.Duration // how often the client is told where it is while it gets no events; 0: never
 }
 
 // serve sends what a subscription selects and its maker may know of, until ctx ends or it may not know any more. The error
@@ -116,10 +117,19 @@ func (s *Service) serve(ctx context.Context, sub *subscription, req *conclave.Re
 	defer leave()
 	l := s.Stream.listen(sub.from)
 	defer l.close()
+	told, toldAt := l.cursor, s.Now()
 	for {
 		b, err := l.next(ctx, judgePause)
 		if err == nil {
-			err = s.deliver(ctx, l, &b, sub, req, send)
+			var sent bool
+			if sent, err = s.deliver(ctx, l, &b, sub, req, send); sent {
+				told, toldAt = l.cursor, s.Now()
+			}
+		}
+		if err == nil && sub.positions > 0 && told != l.cursor && s.Now().Sub(toldAt) >= sub.positions {
+			if told, toldAt = l.cursor, s.Now(); send(ctx, position(told, toldAt, s.Source())) != nil {
+				err = errSend
+			}
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -138,7 +148,7 @@ var errSend = errors.New("the client takes no more")
 
 // deliver sends a batch and moves the listener's cursor behind each event. What isn't sent within judgePause is judged
 // again.
-func (s *Service) deliver(ctx context.Context, l *listener, b *batch, sub *subscription, req *conclave.Request, send func(context.Context, []byte) error) error {
+func (s *Service) deliver(ctx context.Context, l *listener, b *batch, sub *subscription, req *conclave.Request, send func(context.Context, []byte) error) (any bool, err error) {
 	var chosen []item
 	for _, it := range b.items {
 		if sub.Matches(it.event()) {
@@ -152,24 +162,25 @@ func (s *Service) deliver(ctx context.Context, l *listener, b *batch, sub *subsc
 		}
 		seen, err := s.Judge.Judge(ctx, req, b.index(), events)
 		if err != nil {
-			return err
+			return any, err
 		}
 		sent := 0
-		for judged := s.Now(); sent < len(chosen) && s.Now().Sub(judged) < judgePause; sent++ {
+		for judged := s.Now(); sent < len(chosen) && (sent == 0 || s.Now().Sub(judged) < judgePause); sent++ {
 			it := chosen[sent]
 			if !seen[sent] {
 				continue
 			}
 			if err := send(ctx, it.record.message(it.number, s.Source())); err != nil {
-				return errors.Join(errSend, err)
+				return any, errors.Join(errSend, err)
 			}
+			any = true
 			s.counters.Sent.Add(1)
 			l.cursor = it.record.after(it.number)
 		}
 		chosen = chosen[sent:]
 	}
 	l.cursor = b.next
-	return nil
+	return any, nil
 }
 
 // ending tells a client why its subscription ends, and where to go on.

@@ -27,6 +27,9 @@ const (
 	longestPause = 30 * time.Second
 	maxSilence   = time.Minute // of a server, which pings every 20 s
 	maxMessage   = 1 << 20     // bytes
+
+	positionType  = "conclave/position" // a message that tells the cursor and nothing else
+	positionPause = "60s"
 )
 
 // Command is the group.
@@ -137,14 +140,20 @@ func (w *wish) stream(ctx context.Context, s *client.Session, c *api.Client) err
 		silence.Reset(maxSilence)
 		var m struct {
 			Cursor string `json:"cursor"`
+			Data   struct {
+				Type string `json:"event_type"`
+			} `json:"data"`
 		}
 		if err := json.Unmarshal(raw, &m); err != nil {
 			return client.Remotef("the server sent what is no event: %w", err)
 		}
+		w.since = m.Cursor
+		if m.Data.Type == positionType {
+			continue
+		}
 		if _, err := s.Out.Write(append(bytes.TrimSpace(raw), '\n')); err != nil {
 			return err
 		}
-		w.since = m.Cursor
 	}
 }
 
@@ -168,7 +177,7 @@ func (w *wish) dial(ctx context.Context, c *api.Client, pinged func()) (*websock
 	r := c.NewRequest(http.MethodGet, "/v1/"+w.path())
 	u := *r.URL
 	u.Scheme = map[string]string{"http": "ws", "https": "wss"}[u.Scheme]
-	query := url.Values{"json": {"true"}, "since": {w.since}}
+	query := url.Values{"json": {"true"}, "since": {w.since}, "positions": {positionPause}}
 	if w.filter != "" {
 		query.Set("filter", w.filter)
 	}
