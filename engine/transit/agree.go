@@ -10,6 +10,7 @@ import (
 
 	"conclave"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/shelf"
 )
 
 func agreeRoutes() []conclave.Route {
@@ -35,17 +36,17 @@ func gatherAgree(view conclave.View, in any) (any, error) {
 	if err := keys.CheckName(given.Name); err != nil {
 		return nil, err
 	}
-	there, err := find(view, given.Name)
+	there, err := shelf.Find(view, given.Name)
 	if err != nil {
 		return nil, err
 	}
-	base, err := find(view, given.Base)
+	base, err := shelf.Find(view, given.Base)
 	switch {
 	case err != nil:
 		return nil, err
 	case given.Algorithm != "" && given.Algorithm != "ecdh":
 		return nil, conclave.Errorf(conclave.Invalid, "key derivation algorithm %q not supported", given.Algorithm)
-	case orDefault(given.Type).KeySize() == 0:
+	case given.Type.OrDefault().KeySize() == 0:
 		return nil, conclave.Errorf(conclave.Invalid, "a key of type %q can't be derived", string(given.Type))
 	case there != nil:
 		return nil, conclave.Errorf(conclave.Invalid, "there is a key of that name")
@@ -82,21 +83,21 @@ func prepareAgree(ctx context.Context, _ *conclave.Request, in any) (any, error)
 		return nil, err
 	}
 	defer clear(shared)
-	kind := orDefault(given.Type)
+	kind := given.Type.OrDefault()
 	secret, err := hkdf.Key(sha256.New, shared, nil, "", kind.KeySize())
 	if err != nil {
 		return nil, conclave.Errorf(conclave.Internal, "derive a key: %w", err)
 	}
 	v, err := keys.FromSecret(kind, secret, time.Time{})
-	return fresh{v}, err
+	return shelf.Fresh{Version: v}, err
 }
 
 func makeAgreed(ctx context.Context, tx conclave.Tx, in *agreeIn) (*conclave.None, error) {
-	v, err := prepared(ctx, tx)
+	v, err := shelf.Prepared(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	key := &keys.Key{Name: in.Name, Type: orDefault(in.Type), Imported: true}
+	key := &keys.Key{Name: in.Name, Type: in.Type.OrDefault(), Imported: true}
 	key.Add(v)
-	return nil, save(tx, "key-derive", nil, key)
+	return nil, shelf.Save(tx, "key-derive", nil, key)
 }

@@ -10,6 +10,8 @@ import (
 
 	"conclave"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/shelf"
+	"conclave/engine/transit/use"
 )
 
 // Limits of what certificates and requests are made of.
@@ -19,9 +21,13 @@ const (
 )
 
 func certificateRoutes() []conclave.Route {
-	csr := operation[csrIn]{func(in *csrIn) string { return in.Name }, func(key *keys.Key, _ *csrIn) time.Duration { return key.Type.PrivateCost() + handlerTime/2 }, signCSR}
+	csr := use.Operation[csrIn]{
+		Name: func(in *csrIn) string { return in.Name },
+		Cost: func(key *keys.Key, _ *csrIn) time.Duration { return key.Type.PrivateCost() + use.HandlerTime/2 },
+		Run:  signCSR,
+	}
 	return []conclave.Route{
-		csr.route("keys/{name}/csr", csrDoc),
+		csr.Route("keys/{name}/csr", csrDoc),
 		conclave.WriteRoute(conclave.Update, "keys/{name}/set-certificate", certificateDoc, setCertificate),
 	}
 }
@@ -115,7 +121,7 @@ type certificateOut struct {
 }
 
 func setCertificate(_ context.Context, tx conclave.Tx, in *certificateIn) (*certificateOut, error) {
-	shared, err := existing(tx, in.Name)
+	shared, err := shelf.Existing(tx, in.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +136,7 @@ func setCertificate(_ context.Context, tx conclave.Tx, in *certificateIn) (*cert
 	key, certified := shared.Clone(), *v
 	certified.Chain = chain
 	key.Replace(number, &certified)
-	return &certificateOut{key.Name, key.Type, chainText(chain)}, save(tx, "key-set-certificate", shared, key)
+	return &certificateOut{key.Name, key.Type, chainText(chain)}, shelf.Save(tx, "key-set-certificate", shared, key)
 }
 
 // parseChain reads a chain for a version, and returns it in DER.

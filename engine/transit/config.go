@@ -5,12 +5,8 @@ import (
 	"encoding/json"
 
 	"conclave"
+	"conclave/engine/transit/shelf"
 )
-
-// keysConfig is what holds for all keys of the mount.
-type keysConfig struct {
-	DisableUpsert bool `json:"disable_upsert" doc:"Whether encrypt makes no keys."`
-}
 
 // cacheConfig is the size that clients have set for a cache.
 type cacheConfig struct {
@@ -23,8 +19,8 @@ const minCache = 10
 func configRoutes() []conclave.Route {
 	return []conclave.Route{
 		conclave.ReadRoute(conclave.Read, "config/keys", "Read the settings for all keys.",
-			func(_ context.Context, view conclave.View, _ *conclave.None) (*keysConfig, error) {
-				return keysSettings(view)
+			func(_ context.Context, view conclave.View, _ *conclave.None) (*shelf.Settings, error) {
+				return shelf.ReadSettings(view)
 			}),
 		conclave.WriteRoute(conclave.Update, "config/keys", "Change the settings for all keys; what isn't given stays as it is.", writeKeysConfig),
 		conclave.ReadRoute(conclave.Read, "cache-config", "Read the size that was set for a cache.",
@@ -39,8 +35,8 @@ type keysConfigIn struct {
 	DisableUpsert *bool `json:"disable_upsert" doc:"Let encrypt make no keys."`
 }
 
-func writeKeysConfig(_ context.Context, tx conclave.Tx, in *keysConfigIn) (*keysConfig, error) {
-	shared, err := keysSettings(tx)
+func writeKeysConfig(_ context.Context, tx conclave.Tx, in *keysConfigIn) (*shelf.Settings, error) {
+	shared, err := shelf.ReadSettings(tx)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +44,7 @@ func writeKeysConfig(_ context.Context, tx conclave.Tx, in *keysConfigIn) (*keys
 	if in.DisableUpsert != nil {
 		config.DisableUpsert = *in.DisableUpsert
 	}
-	return &config, store(tx, keysConfigPath, &config)
+	return &config, shelf.WriteSettings(tx, &config)
 }
 
 const cacheDoc = `Set the size of a cache.
@@ -65,14 +61,6 @@ func writeCacheConfig(_ context.Context, tx conclave.Tx, in *cacheConfigIn) (*ca
 	}
 	config := &cacheConfig{in.Size}
 	return config, store(tx, cacheConfigPath, config)
-}
-
-func keysSettings(view conclave.View) (*keysConfig, error) {
-	loaded, err := view.Load(keysConfigPath, func(value []byte) (any, error) { return decodeConfig[keysConfig](value) })
-	if config, ok := loaded.(*keysConfig); ok {
-		return config, err
-	}
-	return &keysConfig{}, err
 }
 
 func cacheSettings(view conclave.View) (*cacheConfig, error) {

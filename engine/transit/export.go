@@ -9,6 +9,7 @@ import (
 
 	"conclave"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/shelf"
 	"conclave/engine/transit/wrap"
 )
 
@@ -64,7 +65,7 @@ func export(view conclave.View, in *exportIn, version string) (*exportOut, error
 	if err := keys.CheckForm(in.Format); err != nil {
 		return nil, err
 	}
-	key, err := find(view, in.Name)
+	key, err := shelf.Find(view, in.Name)
 	if err == nil && key == nil {
 		err = &conclave.Error{Kind: conclave.NotFound}
 	}
@@ -188,11 +189,11 @@ func exportWrapped[In any](ctx context.Context, _ conclave.View, _ *In) (*export
 }
 
 func (in *wrapIn) gather(view conclave.View) (any, error) {
-	destination, err := find(view, in.Destination)
+	destination, err := shelf.Find(view, in.Destination)
 	if err != nil {
 		return nil, err
 	}
-	source, err := find(view, in.Source)
+	source, err := shelf.Find(view, in.Source)
 	switch {
 	case err != nil:
 		return nil, err
@@ -242,7 +243,7 @@ type backupOut struct {
 }
 
 func backupKey(_ context.Context, tx conclave.Tx, in *named) (*backupOut, error) {
-	shared, err := find(tx, in.Name)
+	shared, err := shelf.Find(tx, in.Name)
 	switch {
 	case err != nil:
 		return nil, err
@@ -255,7 +256,7 @@ func backupKey(_ context.Context, tx conclave.Tx, in *named) (*backupOut, error)
 	}
 	key := shared.Clone()
 	key.Backup = &keys.Moment{Time: tx.Now(), Version: key.Latest()}
-	if err := save(tx, "key-backup", shared, key); err != nil {
+	if err := shelf.Save(tx, "key-backup", shared, key); err != nil {
 		return nil, err
 	}
 	text, err := key.EncodeBackup()
@@ -293,7 +294,7 @@ func restore(tx conclave.Tx, in *restoreIn, name string) error {
 	if err := checkPeriod(key.AutoRotate); err != nil {
 		return err
 	}
-	old, err := find(tx, key.Name)
+	old, err := shelf.Find(tx, key.Name)
 	if err != nil {
 		return err
 	}
@@ -301,5 +302,5 @@ func restore(tx conclave.Tx, in *restoreIn, name string) error {
 		return conclave.Errorf(conclave.Invalid, "key %q already exists", key.Name)
 	}
 	key.Restore = &keys.Moment{Time: tx.Now(), Version: key.Latest()}
-	return save(tx, "key-restore", old, key)
+	return shelf.Save(tx, "key-restore", old, key)
 }

@@ -12,6 +12,7 @@ import (
 
 	"conclave"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/shelf"
 	"conclave/engine/transit/wrap"
 )
 
@@ -19,7 +20,7 @@ func (e Engine) importRoutes() []conclave.Route {
 	wrapping := conclave.WriteRoute(conclave.Read, "wrapping_key", wrappingDoc, e.wrappingKey)
 	wrapping.Gather, wrapping.Prepare = gatherWrapping, func(context.Context, *conclave.Request, any) (any, error) {
 		v, err := keys.Generate(e.wrappingType(), 0, time.Time{})
-		return fresh{v}, err
+		return shelf.Fresh{Version: v}, err
 	}
 	first := conclave.WriteRoute(conclave.Update, "keys/{name}/import", importDoc, importKey)
 	first.Gather, first.Prepare = gatherImport, prepareImport
@@ -35,7 +36,7 @@ type wrappingOut struct {
 }
 
 func loadWrapping(view conclave.View) (*keys.Key, error) {
-	loaded, err := view.Load(wrappingPath, decodeKey)
+	loaded, err := view.Load(wrappingPath, shelf.Decode)
 	key, _ := loaded.(*keys.Key)
 	return key, err
 }
@@ -45,7 +46,7 @@ func gatherWrapping(view conclave.View, _ any) (any, error) {
 	if err != nil || key != nil {
 		return conclave.NoPreparation{}, err
 	}
-	return absent{}, nil
+	return shelf.Absent{}, nil
 }
 
 func (e Engine) wrappingKey(ctx context.Context, tx conclave.Tx, _ *conclave.None) (*wrappingOut, error) {
@@ -54,7 +55,7 @@ func (e Engine) wrappingKey(ctx context.Context, tx conclave.Tx, _ *conclave.Non
 		return nil, err
 	}
 	if key == nil {
-		v, err := prepared(ctx, tx)
+		v, err := shelf.Prepared(ctx, tx)
 		if err != nil {
 			return nil, err
 		}
@@ -116,7 +117,7 @@ func (b *brought) open(ctx context.Context) (any, error) {
 			return nil, conclave.Errorf(conclave.Invalid, "keys are derived from a private key only")
 		}
 		v, err := keys.FromPublic(with.kind, b.PublicKey, time.Time{})
-		return fresh{v}, err
+		return shelf.Fresh{Version: v}, err
 	}
 	hash, err := wrap.Hash(b.Hash)
 	if err != nil {
@@ -128,7 +129,7 @@ func (b *brought) open(ctx context.Context) (any, error) {
 	}
 	defer clear(secret)
 	v, err := keys.FromSecret(with.kind, secret, time.Time{})
-	return fresh{v}, err
+	return shelf.Fresh{Version: v}, err
 }
 
 func (b *brought) unwrap(by *keys.Key, hash crypto.Hash) ([]byte, error) {
@@ -189,13 +190,13 @@ type importIn struct {
 }
 
 func (in *importIn) check() error {
-	kind := orDefault(in.Type)
+	kind := in.Type.OrDefault()
 	if err := keys.CheckName(in.Name); err != nil {
 		return err
 	}
 	switch {
 	case !kind.Known():
-		return errUnknownType(kind)
+		return kind.Unknown()
 	case in.Convergent:
 		return conclave.Errorf(conclave.Invalid, "import cannot be used on keys with convergent encryption enabled")
 	case in.Derived && !kind.Derives():
@@ -214,14 +215,14 @@ func gatherImport(view conclave.View, in any) (any, error) {
 	if err := given.check(); err != nil {
 		return nil, err
 	}
-	key, err := find(view, given.Name)
+	key, err := shelf.Find(view, given.Name)
 	if err == nil && key != nil {
 		err = conclave.Errorf(conclave.Invalid, "the import path cannot be used with an existing key; use import_version to add to an imported one")
 	}
 	if err != nil {
 		return nil, err
 	}
-	return given.gather(view, orDefault(given.Type), given.Derived)
+	return given.gather(view, given.Type.OrDefault(), given.Derived)
 }
 
 func prepareImport(ctx context.Context, _ *conclave.Request, in any) (any, error) {
@@ -229,17 +230,17 @@ func prepareImport(ctx context.Context, _ *conclave.Request, in any) (any, error
 }
 
 func importKey(ctx context.Context, tx conclave.Tx, in *importIn) (*conclave.None, error) {
-	v, err := prepared(ctx, tx)
+	v, err := shelf.Prepared(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	key := &keys.Key{Name: in.Name, Type: orDefault(in.Type), Derived: in.Derived, Exportable: in.Exportable, PlaintextBackup: in.Backup,
+	key := &keys.Key{Name: in.Name, Type: in.Type.OrDefault(), Derived: in.Derived, Exportable: in.Exportable, PlaintextBackup: in.Backup,
 		AutoRotate: in.AutoRotate, Imported: true, RotatesImported: in.Rotates}
 	if key.Type == keys.HMACOnly {
 		key.Size = len(v.Secret)
 	}
 	key.Add(v)
-	return nil, save(tx, "key-import", nil, key)
+	return nil, shelf.Save(tx, "key-import", nil, key)
 }
 
 const importVersionDoc = `Add a version that is brought to an imported key, or the private half to a public one.
@@ -256,7 +257,7 @@ func gatherImportVersion(view conclave.View, in any) (any, error) {
 	if err := given.check(); err != nil {
 		return nil, err
 	}
-	key, err := find(view, given.Name)
+	key, err := shelf.Find(view, given.Name)
 	switch {
 	case err != nil:
 		return nil, err
@@ -275,7 +276,7 @@ func prepareImportVersion(ctx context.Context, _ *conclave.Request, in any) (any
 }
 
 func importVersion(ctx context.Context, tx conclave.Tx, in *importVersionIn) (*conclave.None, error) {
-	made, err := prepared(ctx, tx)
+	made, err := shelf.Prepared(ctx, tx)
 	if err != nil {
 		return nil, err
 	}

@@ -2,11 +2,12 @@ package transit
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"conclave"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/shelf"
+	"conclave/engine/transit/use"
 )
 
 func keyRoutes() []conclave.Route {
@@ -37,7 +38,7 @@ type listIn struct {
 }
 
 func listKeys(_ context.Context, view conclave.View, in *listIn) (*conclave.Keys, error) {
-	names, err := view.List(keysDir, in.After, in.Limit)
+	names, err := view.List(shelf.Dir, in.After, in.Limit)
 	return &conclave.Keys{Keys: names}, err
 }
 
@@ -57,13 +58,13 @@ type createIn struct {
 }
 
 func (in *createIn) check() error {
-	kind := orDefault(in.Type)
+	kind := in.Type.OrDefault()
 	if err := keys.CheckName(in.Name); err != nil {
 		return err
 	}
 	switch {
 	case !kind.Known():
-		return errUnknownType(kind)
+		return kind.Unknown()
 	case in.Convergent && !in.Derived:
 		return conclave.Errorf(conclave.Invalid, "convergent encryption requires derivation to be enabled")
 	case in.Derived && !kind.Derives():
@@ -76,18 +77,6 @@ func (in *createIn) check() error {
 		return conclave.Errorf(conclave.Invalid, "key_size must be between %d and %d bytes", keys.MinHMACKey, keys.MaxHMACKey)
 	}
 	return checkPeriod(in.AutoRotate)
-}
-
-// orDefault is the type of a key that is made without naming one.
-func orDefault(kind keys.Type) keys.Type {
-	if kind == "" {
-		return keys.AES256
-	}
-	return kind
-}
-
-func errUnknownType(kind keys.Type) error {
-	return conclave.Errorf(conclave.Invalid, "unknown key type %q; there are %s", string(kind), strings.Join(keys.Types(), ", "))
 }
 
 func checkPeriod(period conclave.Seconds) error {
@@ -105,31 +94,20 @@ func gatherCreate(view conclave.View, in any) (any, error) {
 	if err := in.(*createIn).check(); err != nil {
 		return nil, err
 	}
-	key, err := find(view, in.(*createIn).Name)
+	key, err := shelf.Find(view, in.(*createIn).Name)
 	if err != nil || key != nil {
 		return conclave.NoPreparation{}, err
 	}
-	return absent{}, nil
+	return shelf.Absent{}, nil
 }
 
 func prepareCreate(_ context.Context, _ *conclave.Request, in any) (any, error) {
-	v, err := keys.Generate(orDefault(in.(*createIn).Type), in.(*createIn).Size, time.Time{})
-	return fresh{v}, err
-}
-
-// prepared is the version that was made before the transaction opened, created at its time.
-func prepared(ctx context.Context, tx conclave.Tx) (*keys.Version, error) {
-	made, ok := conclave.Prepared[fresh](ctx)
-	if !ok || made.version == nil {
-		return nil, conclave.Errorf(conclave.Internal, "no key was prepared")
-	}
-	v := *made.version
-	v.Created = tx.Now()
-	return &v, nil
+	v, err := keys.Generate(in.(*createIn).Type.OrDefault(), in.(*createIn).Size, time.Time{})
+	return shelf.Fresh{Version: v}, err
 }
 
 func createKey(ctx context.Context, tx conclave.Tx, in *createIn) (*conclave.Response, error) {
-	key, err := find(tx, in.Name)
+	key, err := shelf.Find(tx, in.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -140,16 +118,16 @@ func createKey(ctx context.Context, tx conclave.Tx, in *createIn) (*conclave.Res
 		}
 		return response, err
 	}
-	v, err := prepared(ctx, tx)
+	v, err := shelf.Prepared(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	key = &keys.Key{Name: in.Name, Type: orDefault(in.Type), Derived: in.Derived, Convergent: in.Convergent, Exportable: in.Exportable, PlaintextBackup: in.Backup, AutoRotate: in.AutoRotate}
+	key = &keys.Key{Name: in.Name, Type: in.Type.OrDefault(), Derived: in.Derived, Convergent: in.Convergent, Exportable: in.Exportable, PlaintextBackup: in.Backup, AutoRotate: in.AutoRotate}
 	if key.Type == keys.HMACOnly {
 		key.Size = len(v.Secret)
 	}
 	key.Add(v)
-	if err := save(tx, "key-create", nil, key); err != nil {
+	if err := shelf.Save(tx, "key-create", nil, key); err != nil {
 		return nil, err
 	}
 	return show(key, nil)
@@ -164,11 +142,11 @@ type readIn struct {
 }
 
 func readKey(_ context.Context, view conclave.View, in *readIn) (*conclave.Response, error) {
-	derivation, err := decode("context", in.Context)
+	derivation, err := use.DecodeField("context", in.Context)
 	if err != nil {
 		return nil, err
 	}
-	key, err := find(view, in.Name)
+	key, err := shelf.Find(view, in.Name)
 	if err == nil && key == nil {
 		err = &conclave.Error{Kind: conclave.NotFound}
 	}
@@ -182,7 +160,7 @@ const deleteDoc = `Delete a key with all its versions, for good.
 It must allow that: see its setting deletion_allowed. What was encrypted with it can't be decrypted any more.`
 
 func deleteKey(_ context.Context, tx conclave.Tx, in *named) (*conclave.None, error) {
-	key, err := find(tx, in.Name)
+	key, err := shelf.Find(tx, in.Name)
 	switch {
 	case err != nil:
 		return nil, err
@@ -191,15 +169,7 @@ func deleteKey(_ context.Context, tx conclave.Tx, in *named) (*conclave.None, er
 	case !key.DeletionAllowed:
 		return nil, conclave.Errorf(conclave.Invalid, "deletion is not allowed for this key")
 	}
-	if key.AutoRotate != 0 {
-		if err := tx.Wake(rotationOf(in.Name), time.Time{}); err != nil {
-			return nil, err
-		}
-	}
-	if err := tx.Delete(keysDir + in.Name); err != nil {
-		return nil, err
-	}
-	return nil, emit(tx, "key-delete", key)
+	return nil, shelf.Delete(tx, key)
 }
 
 const softDeleteDoc = `Make a key unusable until it is restored.
@@ -220,7 +190,7 @@ func softDelete(deleted bool) func(context.Context, conclave.Tx, *named) (*concl
 
 // change changes a copy of a key, stores it and shows it. what is what happens to it.
 func change(tx conclave.Tx, what, name string, how func(key *keys.Key) error) (*conclave.Response, error) {
-	shared, err := find(tx, name)
+	shared, err := shelf.Find(tx, name)
 	if err == nil && shared == nil {
 		err = conclave.Errorf(conclave.Invalid, "no existing key named %s could be found", name)
 	}
@@ -231,7 +201,7 @@ func change(tx conclave.Tx, what, name string, how func(key *keys.Key) error) (*
 	if err := how(key); err != nil {
 		return nil, err
 	}
-	if err := save(tx, what, shared, key); err != nil {
+	if err := shelf.Save(tx, what, shared, key); err != nil {
 		return nil, err
 	}
 	return show(key, nil)
@@ -306,18 +276,11 @@ type rotation struct {
 }
 
 func gatherRotate(view conclave.View, in any) (any, error) {
-	key, err := existing(view, in.(*rotateIn).Name)
+	key, err := shelf.Existing(view, in.(*rotateIn).Name)
 	if err != nil {
 		return nil, err
 	}
-	return rotation{key.Type, key.Size}, mayRotate(key)
-}
-
-func mayRotate(key *keys.Key) error {
-	if key.Imported && !key.RotatesImported {
-		return conclave.Errorf(conclave.Invalid, "imported key %s does not allow rotation", key.Name)
-	}
-	return key.Usable()
+	return rotation{key.Type, key.Size}, shelf.MayRotate(key)
 }
 
 func prepareRotate(ctx context.Context, _ *conclave.Request, _ any) (any, error) {
@@ -326,16 +289,16 @@ func prepareRotate(ctx context.Context, _ *conclave.Request, _ any) (any, error)
 		return nil, conclave.Errorf(conclave.Internal, "no key was gathered")
 	}
 	v, err := keys.Generate(r.kind, r.size, time.Time{})
-	return fresh{v}, err
+	return shelf.Fresh{Version: v}, err
 }
 
 func rotateKey(ctx context.Context, tx conclave.Tx, in *rotateIn) (*conclave.Response, error) {
-	v, err := prepared(ctx, tx)
+	v, err := shelf.Prepared(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
 	return change(tx, "key-rotate", in.Name, func(key *keys.Key) error {
-		if err := mayRotate(key); err != nil {
+		if err := shelf.MayRotate(key); err != nil {
 			return err
 		}
 		key.Imported = false // from now on it is ours

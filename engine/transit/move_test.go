@@ -19,6 +19,7 @@ import (
 	"conclave"
 	"conclave/engine/enginetest"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/shelf"
 	"conclave/engine/transit/wrap"
 )
 
@@ -538,7 +539,7 @@ func FuzzImport(f *testing.F) {
 			return
 		}
 		stored := &keys.Key{Name: "k", Type: keys.Type(kind)}
-		stored.Add(made.(fresh).version)
+		stored.Add(made.(shelf.Fresh).Version)
 		if _, err := stored.Version(1).PublicKey(); err != nil {
 			t.Errorf("imported, then: %v", err)
 		}

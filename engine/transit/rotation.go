@@ -2,33 +2,20 @@ package transit
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"conclave"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/shelf"
 )
-
-// rotationDir begins the names of the work of rotating keys by themselves.
-const rotationDir = "rotate/"
-
-func rotationOf(name string) string { return rotationDir + name }
-
-// nextRotation is when a key is rotated by itself: a period after its latest version was made. Zero is never.
-func nextRotation(key *keys.Key) time.Time {
-	if key.AutoRotate == 0 || mayRotate(key) != nil {
-		return time.Time{}
-	}
-	return key.Version(key.Latest()).Created.Add(key.AutoRotate.Duration())
-}
 
 // BeginWork finds out whether a key is still to be rotated.
 func (Engine) BeginWork(_ context.Context, tx conclave.Tx, name string) (any, error) {
-	key, err := find(tx, strings.TrimPrefix(name, rotationDir))
+	key, err := shelf.Find(tx, shelf.Rotating(name))
 	if err != nil || key == nil {
 		return nil, err
 	}
-	at := nextRotation(key)
+	at := shelf.NextRotation(key)
 	switch {
 	case at.IsZero():
 		return nil, nil
@@ -52,12 +39,12 @@ func (Engine) FinishWork(_ context.Context, tx conclave.Tx, name string, begun, 
 	if failure != nil {
 		return failure
 	}
-	shared, err := find(tx, strings.TrimPrefix(name, rotationDir))
+	shared, err := shelf.Find(tx, shelf.Rotating(name))
 	if err != nil || shared == nil {
 		return err
 	}
 	made, ok := done.(*keys.Version)
-	at := nextRotation(shared)
+	at := shelf.NextRotation(shared)
 	switch {
 	case at.IsZero():
 		return nil
@@ -68,5 +55,5 @@ func (Engine) FinishWork(_ context.Context, tx conclave.Tx, name string, begun, 
 	v.Created = tx.Now()
 	key.Imported = false
 	key.Add(&v)
-	return save(tx, "key-rotate", shared, key)
+	return shelf.Save(tx, "key-rotate", shared, key)
 }

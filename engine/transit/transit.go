@@ -1,9 +1,10 @@
 // Package transit is the secrets engine that encrypts, signs and authenticates for others with keys that don't leave it.
-// It behaves as Vault's HTTP API does; what keys can do is in its package keys, how they travel between vaults in wrap.
+// It behaves as Vault's HTTP API does. Here keys are made, changed, and come and go; what is done with them is in its package
+// use, what they can do in keys, how they travel between vaults in wrap, where they are kept in shelf.
 //
 // Encryption, decryption and signatures write nothing, so they cost what a read costs. A key is decoded once per change
 // of it on each node. What takes long, by the kind of key and the size of a batch, is computed before the transaction
-// opens: see operation.
+// opens: see use.Operation.
 //
 // Where things are in the mount's storage:
 //
@@ -14,26 +15,21 @@
 package transit
 
 import (
-	"strconv"
-
 	"conclave"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/use"
 )
 
 const kind = "transit"
 
 // Limits of this package.
 const (
-	maxBatch      = 10_000    // items of one batch
-	maxRandom     = 128 << 10 // bytes that one request draws
-	minAutoRotate = 3600      // seconds
+	minAutoRotate = 3600 // seconds
 	maxAutoRotate = 100 * 365 * 86400
 )
 
 const (
-	keysDir         = "keys/"
 	wrappingPath    = "wrapping-key"
-	keysConfigPath  = "config/keys"
 	cacheConfigPath = "config/cache"
 )
 
@@ -64,9 +60,7 @@ func (e Engine) Routes() []conclave.Route {
 	routes = append(routes, e.importRoutes()...)
 	routes = append(routes, certificateRoutes()...)
 	routes = append(routes, agreeRoutes()...)
-	routes = append(routes, cipherRoutes()...)
-	routes = append(routes, signRoutes()...)
-	return append(routes, digestRoutes()...)
+	return append(routes, use.Routes()...)
 }
 
 func (e Engine) wrappingType() keys.Type {
@@ -74,52 +68,4 @@ func (e Engine) wrappingType() keys.Type {
 		return keys.RSA4096
 	}
 	return e.wrapping
-}
-
-// decodeKey is for View.Load.
-func decodeKey(value []byte) (any, error) { return keys.Decode(value) }
-
-// find returns the key of a name, nil if there is none. It is shared and must not be changed.
-func find(view conclave.View, name string) (*keys.Key, error) {
-	if keys.CheckName(name) != nil {
-		return nil, nil // no key has such a name
-	}
-	loaded, err := view.Load(keysDir+name, decodeKey)
-	key, _ := loaded.(*keys.Key)
-	return key, err
-}
-
-// existing is find for routes that need a key: without one, the answer is that of Vault, 400.
-func existing(view conclave.View, name string) (*keys.Key, error) {
-	key, err := find(view, name)
-	if err == nil && key == nil {
-		err = errNoKey
-	}
-	return key, err
-}
-
-var errNoKey = conclave.Errorf(conclave.Invalid, "encryption key not found")
-
-// save stores a key under its name, in place of old, which is nil if there is none, and sets when it is rotated next. what
-// is what happened to the key, for those who hear of it.
-func save(tx conclave.Tx, what string, old, key *keys.Key) error {
-	value, err := key.Encode()
-	if err != nil {
-		return err
-	}
-	if old != nil && old.AutoRotate != 0 || key.AutoRotate != 0 {
-		if err := tx.Wake(rotationOf(key.Name), nextRotation(key)); err != nil {
-			return err
-		}
-	}
-	if err := tx.Put(keysDir+key.Name, value); err != nil {
-		return err
-	}
-	return emit(tx, what, key)
-}
-
-// emit tells what happened to a key.
-func emit(tx conclave.Tx, what string, key *keys.Key) error {
-	return tx.Emit(conclave.Event{Type: "transit/" + what, Path: keysDir + key.Name, Metadata: map[string]string{
-		"operation": what, "latest_version": strconv.Itoa(key.Latest()), "modified": "true"}})
 }

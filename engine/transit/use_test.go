@@ -12,6 +12,7 @@ import (
 	"conclave"
 	"conclave/engine/enginetest"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/shelf"
 )
 
 func encryptText(t testing.TB, h *enginetest.Harness, name, plaintext string, more fields) string {
@@ -112,6 +113,20 @@ func TestWrongRequestsAreRefused(t *testing.T) {
 	}
 }
 
+// maxBatch is how many items a batch has at most.
+const maxBatch = 10_000
+
+// results are those of a batch.
+func results(t testing.TB, response *conclave.Response) []fields {
+	t.Helper()
+	list, _ := enginetest.Decode(t, response.Data)["batch_results"].([]any)
+	all := make([]fields, len(list))
+	for i := range list {
+		all[i], _ = list[i].(fields)
+	}
+	return all
+}
+
 func TestBatchesHaveABound(t *testing.T) {
 	h := newTransit(t, enginetest.Fast())
 	create(h, "k", keys.P256, nil)
@@ -124,7 +139,7 @@ func TestBatchesHaveABound(t *testing.T) {
 		h.Fails(conclave.Update, path, fields{"batch_input": items}, conclave.Invalid, fmt.Sprintf("at most %d items", maxBatch))
 	}
 	response, err := h.Do(conclave.Update, "encrypt/a", fields{"batch_input": items[:maxBatch]})
-	if err != nil || len(response.Data.(map[string]any)["batch_results"].([]encryptResult)) != maxBatch {
+	if err != nil || len(results(t, response)) != maxBatch {
 		t.Errorf("the largest batch: %v", err)
 	}
 }
@@ -142,9 +157,9 @@ func TestItemsOfABatchFailByThemselves(t *testing.T) {
 		if err != nil || response.Status != row.status || (len(response.Warnings) > 0) != row.warns {
 			t.Fatalf("asked for %v: %+v, %v, want status %d", row.asked, response, err, row.status)
 		}
-		results := response.Data.(map[string]any)["batch_results"].([]encryptResult)
-		if results[0].Ciphertext == "" || results[0].Reference != "first" || results[1].Error == "" || results[1].Ciphertext != "" || results[1].Reference != "second" || results[2].Version != 1 {
-			t.Errorf("results are %+v", results)
+		got := results(t, response)
+		if text(t, got[0], "ciphertext") == "" || got[0]["reference"] != "first" || text(t, got[1], "error") == "" || got[1]["ciphertext"] != nil || got[1]["reference"] != "second" || number(t, got[2], "key_version") != 1 {
+			t.Errorf("results are %v", got)
 		}
 	}
 	response, err := h.Do(conclave.Update, "encrypt/k", fields{"batch_input": []any{batch[1]}, "partial_failure_response_code": 202})
@@ -156,16 +171,16 @@ func TestItemsOfABatchFailByThemselves(t *testing.T) {
 	if err != nil || response.Status != http.StatusBadRequest {
 		t.Fatalf("%+v, %v", response, err)
 	}
-	if got := response.Data.(map[string]any)["batch_results"].([]decryptResult); got[0].Plaintext != b64("a") || got[1].Error == "" || got[2].Plaintext != b64("b") {
-		t.Errorf("results are %+v", got)
+	if got := results(t, response); got[0]["plaintext"] != b64("a") || text(t, got[1], "error") == "" || got[2]["plaintext"] != b64("b") {
+		t.Errorf("results are %v", got)
 	}
 	rotate(h, "k", 1)
 	response, err = h.Do(conclave.Update, "rewrap/k", fields{"batch_input": []any{fields{"ciphertext": first}, fields{"ciphertext": "x"}}})
 	if err != nil || response.Status != 0 {
 		t.Fatalf("%+v, %v", response, err)
 	}
-	if got := response.Data.(map[string]any)["batch_results"].([]encryptResult); !strings.HasPrefix(got[0].Ciphertext, "vault:v2:") || got[0].Version != 2 || got[1].Error == "" {
-		t.Errorf("results are %+v", got)
+	if got := results(t, response); !strings.HasPrefix(text(t, got[0], "ciphertext"), "vault:v2:") || number(t, got[0], "key_version") != 2 || text(t, got[1], "error") == "" {
+		t.Errorf("results are %v", got)
 	}
 }
 
@@ -173,10 +188,10 @@ func TestBatchesOfSignaturesAndHMACs(t *testing.T) {
 	h := newTransit(t)
 	create(h, "k", keys.Ed25519, fields{"derived": true})
 	made := h.Data(conclave.Update, "sign/k", fields{"batch_input": []any{fields{"input": b64("a"), "context": b64("1")}, fields{"context": b64("1")}, fields{"input": b64("a"), "context": b64("2"), "reference": "r"}}})
-	results := made["batch_results"].([]any)
-	first, third := results[0].(fields), results[2].(fields)
-	if first["signature"] == third["signature"] || first["publickey"] == third["publickey"] || text(t, first, "publickey") == "" || results[1].(fields)["error"] != "missing input" || third["reference"] != "r" {
-		t.Errorf("results are %v", results)
+	signed := made["batch_results"].([]any)
+	first, third := signed[0].(fields), signed[2].(fields)
+	if first["signature"] == third["signature"] || first["publickey"] == third["publickey"] || text(t, first, "publickey") == "" || signed[1].(fields)["error"] != "missing input" || third["reference"] != "r" {
+		t.Errorf("results are %v", signed)
 	}
 	verified := h.Data(conclave.Update, "verify/k", fields{"batch_input": []any{
 		fields{"input": b64("a"), "context": b64("1"), "signature": first["signature"]},
@@ -357,9 +372,9 @@ func TestLongWorkIsPrepared(t *testing.T) {
 		}
 	}
 	rotate(h, "aes", 1)
-	results := h.Data(conclave.Update, "encrypt/aes", fields{"batch_input": long})["batch_results"].([]any)
-	if len(results) != len(long) || number(t, results[199].(fields), "key_version") != 2 {
-		t.Errorf("the last of %d results is %v", len(results), results[len(results)-1])
+	all := h.Data(conclave.Update, "encrypt/aes", fields{"batch_input": long})["batch_results"].([]any)
+	if len(all) != len(long) || number(t, all[199].(fields), "key_version") != 2 {
+		t.Errorf("the last of %d results is %v", len(all), all[len(all)-1])
 	}
 }
 
@@ -384,7 +399,7 @@ func TestBatchesEndWithTheirRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := existing(h.View(), name)
+		key, err := shelf.Existing(h.View(), name)
 		if err != nil {
 			t.Fatal(err)
 		}

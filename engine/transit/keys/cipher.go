@@ -73,7 +73,7 @@ func (v *Version) seal(k *Key, plaintext []byte, with Sealing) ([]byte, error) {
 	aead := m.aead
 	var nonce []byte
 	if k.Derived {
-		if aead, nonce, err = v.derive(k, plaintext, with.Context); err != nil {
+		if aead, nonce, err = v.derive(k, plaintext, with); err != nil {
 			return nil, err
 		}
 	}
@@ -86,11 +86,13 @@ func (v *Version) seal(k *Key, plaintext []byte, with Sealing) ([]byte, error) {
 }
 
 // derive returns the cipher for a context, and with convergent encryption the nonce for a plaintext: the beginning of its
-// HMAC-SHA-256 under a key that is derived beside the cipher's.
-func (v *Version) derive(k *Key, plaintext, context []byte) (aead cipher.AEAD, nonce []byte, err error) {
+// HMAC-SHA-256 under a key that is derived beside the cipher's. Vault leaves associated data out of that, so that one nonce
+// serves several messages and the tags give the authentication key away. Here a nonce is for both: with associated data, the
+// key is the HMAC-SHA-256 of that data. Decryption takes nonces as they are, in either vault.
+func (v *Version) derive(k *Key, plaintext []byte, with Sealing) (aead cipher.AEAD, nonce []byte, err error) {
 	size := k.Type.KeySize()
 	if !k.Convergent {
-		key, err := v.deriveKey(context, size)
+		key, err := v.deriveKey(with.Context, size)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -100,16 +102,25 @@ func (v *Version) derive(k *Key, plaintext, context []byte) (aead cipher.AEAD, n
 	if v.Convergent != convergentVersion {
 		return nil, nil, errConvergence
 	}
-	key, err := v.deriveKey(context, size+sha256.Size)
+	key, err := v.deriveKey(with.Context, size+sha256.Size)
 	if err != nil {
 		return nil, nil, err
 	}
 	if aead, err = newAEAD(k.Type, key[:size], false); err != nil {
 		return nil, nil, err
 	}
-	digest := hmac.New(sha256.New, key[size:])
-	digest.Write(plaintext)
-	return aead, digest.Sum(nil)[:aead.NonceSize()], nil
+	nonceKey := key[size:]
+	if len(with.Associated) > 0 {
+		nonceKey = sum(nonceKey, with.Associated)
+	}
+	return aead, sum(nonceKey, plaintext)[:aead.NonceSize()], nil
+}
+
+// sum is HMAC-SHA-256.
+func sum(key, text []byte) []byte {
+	digest := hmac.New(sha256.New, key)
+	digest.Write(text)
+	return digest.Sum(nil)
 }
 
 // deriveKey is HKDF (RFC 5869) with SHA-256, without salt, the context being its info.

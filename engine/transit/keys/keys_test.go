@@ -3,6 +3,7 @@ package keys
 import (
 	"bytes"
 	"encoding/base64"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -174,6 +175,36 @@ func TestConvergentCiphertextsAreEqualForEqualPlaintexts(t *testing.T) {
 		}
 		if len(texts) != 3 {
 			t.Errorf("%s: %d ciphertexts of three plaintexts in their contexts", kind, len(texts))
+		}
+	}
+}
+
+// A nonce that served two messages would give GCM's authentication key away: associated data is part of what it is for.
+func TestConvergentNoncesServeOneMessage(t *testing.T) {
+	for _, kind := range []Type{AES128, AES256, ChaCha, XChaCha} {
+		k := newKey(t, Key{Type: kind, Derived: true, Convergent: true})
+		nonces := map[string]string{}
+		for _, row := range []struct{ plaintext, associated string }{{"a", ""}, {"a", "1"}, {"a", "2"}, {"b", "1"}, {"1", ""}, {"", "a"}} {
+			with := Sealing{Context: []byte("c"), Associated: []byte(row.associated)}
+			text, _, err := k.Encrypt(0, []byte(row.plaintext), with)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again, _, err := k.Encrypt(0, []byte(row.plaintext), with); err != nil || again != text {
+				t.Errorf("%s: %+v isn't encrypted alike twice: %v", kind, row, err)
+			}
+			if got, err := k.Decrypt(text, with); err != nil || string(got) != row.plaintext {
+				t.Errorf("%s: %+v decrypts to %q, %v", kind, row, got, err)
+			}
+			size := 12
+			if kind == XChaCha {
+				size = 24
+			}
+			nonce := string(mustDecode(t, strings.TrimPrefix(text, "vault:v1:"))[:size])
+			if other, used := nonces[nonce]; used {
+				t.Errorf("%s: one nonce for %+v and %s", kind, row, other)
+			}
+			nonces[nonce] = fmt.Sprint(row)
 		}
 	}
 }

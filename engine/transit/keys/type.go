@@ -3,7 +3,10 @@ package keys
 import (
 	"crypto/elliptic"
 	"slices"
+	"strings"
 	"time"
+
+	"conclave"
 )
 
 // Type is a kind of key, by the name that clients use.
@@ -65,6 +68,19 @@ func Types() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// OrDefault is the type of a key that is made without naming one.
+func (t Type) OrDefault() Type {
+	if t == "" {
+		return AES256
+	}
+	return t
+}
+
+// Unknown is the error for a type that there is none of.
+func (t Type) Unknown() error {
+	return conclave.Errorf(conclave.Invalid, "unknown key type %q; there are %s", string(t), strings.Join(Types(), ", "))
 }
 
 // Known reports whether there is such a type.

@@ -1,4 +1,4 @@
-package transit
+package use
 
 import (
 	"context"
@@ -12,13 +12,13 @@ import (
 )
 
 func signRoutes() []conclave.Route {
-	sign := operation[signIn]{func(in *signIn) string { return in.Name }, signCost, sign}
+	sign := Operation[signIn]{func(in *signIn) string { return in.Name }, signCost, sign}
 	signAt := within(sign, (*signAtIn).body)
-	verify := operation[verifyIn]{func(in *verifyIn) string { return in.Name }, verifyCost, verify}
+	verify := Operation[verifyIn]{func(in *verifyIn) string { return in.Name }, verifyCost, verify}
 	verifyAt := within(verify, (*verifyAtIn).body)
 	return []conclave.Route{
-		sign.route("sign/{name}", signDoc), signAt.route("sign/{name}/{algorithm}", signDoc),
-		verify.route("verify/{name}", verifyDoc), verifyAt.route("verify/{name}/{algorithm}", verifyDoc),
+		sign.Route("sign/{name}", signDoc), signAt.Route("sign/{name}/{algorithm}", signDoc),
+		verify.Route("verify/{name}", verifyDoc), verifyAt.Route("verify/{name}/{algorithm}", verifyDoc),
 	}
 }
 
@@ -190,7 +190,7 @@ func (item *signItem) decode() (input, context []byte, err error) {
 	if input, err = base64.StdEncoding.DecodeString(*item.Input); err != nil {
 		return nil, nil, conclave.Errorf(conclave.Invalid, "unable to decode input as base64")
 	}
-	context, err = decode("context", item.Context)
+	context, err = DecodeField("context", item.Context)
 	return input, context, err
 }
 

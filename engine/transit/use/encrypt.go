@@ -1,4 +1,4 @@
-package transit
+package use
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 
 	"conclave"
 	"conclave/engine/transit/keys"
+	"conclave/engine/transit/shelf"
 )
 
 const encryptDoc = `Encrypt one plaintext or a batch of them.
@@ -45,10 +46,10 @@ type encryptOut struct {
 
 // encryptRoute is an operation that makes its key if there is none.
 func encryptRoute() conclave.Route {
-	o := operation[encryptIn]{func(in *encryptIn) string { return in.Name }, encryptCost, encrypt}
+	o := Operation[encryptIn]{func(in *encryptIn) string { return in.Name }, encryptCost, encrypt}
 	route := conclave.WriteRoute(conclave.Update, "encrypt/{name}", encryptDoc,
 		func(ctx context.Context, tx conclave.Tx, in *encryptIn) (*conclave.Response, error) {
-			key, err := find(tx, in.Name)
+			key, err := shelf.Find(tx, in.Name)
 			if err != nil || key != nil {
 				return o.handleWith(ctx, key, in, err)
 			}
@@ -58,18 +59,18 @@ func encryptRoute() conclave.Route {
 			return encrypt(ctx, key, in)
 		})
 	route.Exists = func(view conclave.View, in any) (bool, error) {
-		key, err := find(view, in.(*encryptIn).Name)
+		key, err := shelf.Find(view, in.(*encryptIn).Name)
 		return key != nil, err
 	}
 	route.Gather = func(view conclave.View, in any) (any, error) {
-		key, err := find(view, in.(*encryptIn).Name)
+		key, err := shelf.Find(view, in.(*encryptIn).Name)
 		if err != nil || key == nil {
-			return absent{}, err
+			return shelf.Absent{}, err
 		}
 		return o.gatherWith(key, in.(*encryptIn)), nil
 	}
 	route.Prepare = func(ctx context.Context, request *conclave.Request, in any) (any, error) {
-		if _, none := conclave.Gathered[absent](ctx); none {
+		if _, none := conclave.Gathered[shelf.Absent](ctx); none {
 			return prepareUpsert(request, in.(*encryptIn))
 		}
 		return o.prepare(ctx, request, in)
@@ -77,35 +78,27 @@ func encryptRoute() conclave.Route {
 	return route
 }
 
-// absent is what is gathered of a key that isn't there.
-type absent struct{}
-
-// fresh is a version of a key that is to be made.
-type fresh struct {
-	version *keys.Version
-}
-
 func prepareUpsert(_ *conclave.Request, in *encryptIn) (any, error) {
-	kind := orDefault(in.Type)
+	kind := in.Type.OrDefault()
 	if kind.KeySize() == 0 {
-		return fresh{}, nil // the handler says why not
+		return shelf.Fresh{}, nil // the handler says why not
 	}
 	v, err := keys.Generate(kind, 0, time.Time{})
-	return fresh{v}, err
+	return shelf.Fresh{Version: v}, err
 }
 
 // upsert makes the key of an encryption.
 func upsert(ctx context.Context, tx conclave.Tx, in *encryptIn) (*keys.Key, error) {
-	derived, kind := in.items()[0].Context != "", orDefault(in.Type)
-	config, err := keysSettings(tx)
+	derived, kind := in.items()[0].Context != "", in.Type.OrDefault()
+	config, err := shelf.ReadSettings(tx)
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case config.DisableUpsert:
-		return nil, errNoKey
+		return nil, shelf.ErrNoKey
 	case !kind.Known():
-		return nil, errUnknownType(kind)
+		return nil, kind.Unknown()
 	case kind.KeySize() == 0:
 		return nil, conclave.Errorf(conclave.Invalid, "key type %s not supported for this operation", kind)
 	case in.Convergent && !derived:
@@ -114,13 +107,13 @@ func upsert(ctx context.Context, tx conclave.Tx, in *encryptIn) (*keys.Key, erro
 	if err := keys.CheckName(in.Name); err != nil {
 		return nil, err
 	}
-	v, err := prepared(ctx, tx)
+	v, err := shelf.Prepared(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
 	key := &keys.Key{Name: in.Name, Type: kind, Derived: derived, Convergent: in.Convergent}
 	key.Add(v)
-	return key, save(tx, "key-create", nil, key)
+	return key, shelf.Save(tx, "key-create", nil, key)
 }
 
 func (in *encryptIn) items() []encryptItem {

@@ -1,4 +1,4 @@
-package transit
+package use
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 )
 
 func digestRoutes() []conclave.Route {
-	hmac := operation[hmacIn]{func(in *hmacIn) string { return in.Name }, hmacCost, computeHMAC}
+	hmac := Operation[hmacIn]{func(in *hmacIn) string { return in.Name }, hmacCost, computeHMAC}
 	hmacAt := within(hmac, (*hmacAtIn).body)
 	return []conclave.Route{
-		hmac.route("hmac/{name}", hmacDoc), hmacAt.route("hmac/{name}/{algorithm}", hmacDoc),
+		hmac.Route("hmac/{name}", hmacDoc), hmacAt.Route("hmac/{name}/{algorithm}", hmacDoc),
 		conclave.ReadRoute(conclave.Update, "hash", hashDoc, hash),
 		conclave.ReadRoute(conclave.Update, "hash/{algorithm}", hashDoc, func(ctx context.Context, view conclave.View, in *hashAtIn) (*hashOut, error) {
 			in.Algorithm = in.PathHash
@@ -29,7 +29,7 @@ func digestRoutes() []conclave.Route {
 		conclave.ReadRoute(conclave.Update, "random/{source}/{bytes}", randomDoc, func(_ context.Context, _ conclave.View, in *randomTwoIn) (*conclave.Response, error) {
 			return random(in.PathSource, in.PathBytes, &in.randomIn)
 		}),
-		operation[datakeyIn]{func(in *datakeyIn) string { return in.Name }, datakeyCost, datakey}.route("datakey/{kind}/{name}", datakeyDoc),
+		Operation[datakeyIn]{func(in *datakeyIn) string { return in.Name }, datakeyCost, datakey}.Route("datakey/{kind}/{name}", datakeyDoc),
 	}
 }
 

@@ -1,4 +1,4 @@
-package transit
+package use
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 func cipherRoutes() []conclave.Route {
 	return []conclave.Route{
 		encryptRoute(),
-		operation[decryptIn]{func(in *decryptIn) string { return in.Name }, decryptCost, decrypt}.route("decrypt/{name}", decryptDoc),
-		operation[rewrapIn]{func(in *rewrapIn) string { return in.Name }, rewrapCost, rewrap}.route("rewrap/{name}", rewrapDoc),
+		Operation[decryptIn]{func(in *decryptIn) string { return in.Name }, decryptCost, decrypt}.Route("decrypt/{name}", decryptDoc),
+		Operation[rewrapIn]{func(in *rewrapIn) string { return in.Name }, rewrapCost, rewrap}.Route("rewrap/{name}", rewrapDoc),
 	}
 }
 

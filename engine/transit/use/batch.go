@@ -1,4 +1,4 @@
-package transit
+package use
 
 import (
 	"encoding/base64"
@@ -77,18 +77,18 @@ func checkBatch(items int) error {
 
 // sealing decodes what clients give in base64.
 func sealing(context, associated, nonce string) (with keys.Sealing, err error) {
-	if with.Context, err = decode("context", context); err != nil {
+	if with.Context, err = DecodeField("context", context); err != nil {
 		return with, err
 	}
-	if with.Associated, err = decode("associated_data", associated); err != nil {
+	if with.Associated, err = DecodeField("associated_data", associated); err != nil {
 		return with, err
 	}
-	with.Nonce, err = decode("nonce", nonce)
+	with.Nonce, err = DecodeField("nonce", nonce)
 	return with, err
 }
 
-// decode reads a field in standard base64; nothing is nothing.
-func decode(field, text string) ([]byte, error) {
+// DecodeField reads a field in standard base64; nothing is nothing.
+func DecodeField(field, text string) ([]byte, error) {
 	if text == "" {
 		return nil, nil
 	}
