@@ -33,7 +33,8 @@ type Route struct {
 	Input, Output reflect.Type
 	// Gather reads what Prepare works from, such as a role or the settings of a connection. It runs in a transaction before
 	// Prepare, which gets its result through [Gathered], and again in the one that is judged: if the results differ
-	// ([reflect.DeepEqual]), Prepare runs again. An error is the request's outcome. Nil if Prepare needs nothing.
+	// ([reflect.DeepEqual]), Prepare runs again; it doesn't run if the result is [NoPreparation]. An error is the request's
+	// outcome. Nil if Prepare needs nothing.
 	Gather func(view View, in any) (any, error)
 	// Guess names the account whose secret a public route checks, "" for none. The vault counts wrong guesses, outcomes
 	// that are Denied or Invalid, and locks the account after some: with a Prepare, each guess is counted before it is
