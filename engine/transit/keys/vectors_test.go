@@ -116,6 +116,7 @@ func TestDerivedKeys(t *testing.T) {
 	var vectors []struct {
 		Type                                                       Type
 		Key, Context, Associated, Message, Text, Public, Signature hexBytes
+		Vault                                                      hexBytes // as Vault encrypts it, if that differs
 		Convergent                                                 bool
 	}
 	readTestdata(t, "derived.json", &vectors)
@@ -136,6 +137,11 @@ func TestDerivedKeys(t *testing.T) {
 		text := marked(row.Text, base64.StdEncoding)
 		if got, err := k.Decrypt(text, with); err != nil || !bytes.Equal(got, row.Message) {
 			t.Errorf("%s, convergent %v: decrypts to %q, %v", row.Type, row.Convergent, got, err)
+		}
+		if len(row.Vault) > 0 {
+			if got, err := k.Decrypt(marked(row.Vault, base64.StdEncoding), with); err != nil || !bytes.Equal(got, row.Message) {
+				t.Errorf("%s: Vault's decrypts to %q, %v", row.Type, got, err)
+			}
 		}
 		got, _, err := k.Encrypt(0, row.Message, with)
 		if err != nil || (got == text) != row.Convergent {
