@@ -11,7 +11,7 @@ import (
 func BenchmarkSign(b *testing.B) {
 	for _, kind := range []string{"ed25519", "ec", "rsa"} {
 		b.Run(kind, func(b *testing.B) {
-			h := enginetest.New(b, quick(), enginetest.Fast())
+			h := enginetest.New(b, New(), enginetest.Fast())
 			h.Data(conclave.Update, "config/ca", map[string]any{"key_type": kind})
 			h.Data(conclave.Update, "roles/web", caRoleWith(map[string]any{"allowed_users": "{{identity.entity.name}},ubuntu", "allowed_users_template": true}))
 			public, _ := newKey(b)
