@@ -22,7 +22,7 @@ type Event struct {
 type Occurrence struct {
 	Event
 	Namespace Namespace
-	Mount     *Mount // Path, Kind, Accessor and Options["version"] of it; nil for what is of no mount. Event.Path begins with "sys/" then
+	Mount     *Mount // Path, Kind, Accessor and Options["version"] of it; nil for what the vault itself tells, whose Path is relative to the namespace
 }
 
 // FullPath is what the event is about, relative to its namespace: the path that policies are asked about.
