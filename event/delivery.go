@@ -20,6 +20,7 @@ const (
 	savePause    = time.Second            // between two notes of how far a webhook has come
 	saveFailing  = 30 * time.Second       // the same while nothing gets through
 	saveIdle     = time.Minute            // the same while nothing is to be sent
+	saveTime     = 3 * time.Second        // to write it down
 	saveSent     = 256                    // events after which it is noted even sooner
 	firstBackOff = time.Second
 	lastBackOff  = 5 * time.Minute
@@ -356,7 +357,7 @@ func (c *courier) count(failing bool) {
 // note writes down how far the webhook has come, unless it has changed. What can't be written down is sent again by whoever
 // goes on.
 func (c *courier) note(ctx context.Context) {
-	brief, cancel := context.WithTimeout(ctx, saveFailing)
+	brief, cancel := context.WithTimeout(ctx, saveTime)
 	defer cancel()
 	err := c.spaces.Change(brief, c.at, func(system conclave.Tx) error {
 		hook, err := named(system, c.name)
