@@ -23,6 +23,7 @@ const (
 	MaxOpen      = 100             // connections of one pool
 	defaultOpen  = 4
 	maxMessage   = 300 // bytes of a database's message that are told
+	maxShared    = 3   // bytes in a row that such a message may share with a password
 	maxStatement = 64 << 10
 )
 
@@ -93,12 +94,12 @@ var (
 	ErrURL         = conclave.Errorf(conclave.Invalid, "connection_url can't be read")
 )
 
-// Refused tells what a database says about a statement, without any of secrets in it.
+// Refused tells what a database says about a statement, without any of secrets in it. Databases quote statements, and cut
+// what they quote.
 func Refused(message, code string, secrets ...string) error {
+	message = message[:min(len(message), 8*maxMessage)]
 	for _, secret := range secrets {
-		if secret != "" {
-			message = strings.ReplaceAll(message, secret, "[redacted]")
-		}
+		message = redact(message, secret)
 	}
 	message = strings.Map(func(r rune) rune {
 		if r < ' ' || r == utf8.RuneError {
@@ -110,6 +111,28 @@ func Refused(message, code string, secrets ...string) error {
 		message = message[:min(len(message), maxMessage+1)-1]
 	}
 	return conclave.Errorf(conclave.Invalid, "the database refuses: %s (%s)", message, code)
+}
+
+// redact takes out of a message all parts of a secret that are longer than maxShared.
+func redact(message, secret string) string {
+	if secret == "" {
+		return message
+	}
+	var b strings.Builder
+	for i := 0; i < len(message); {
+		end := i
+		for n := min(len(secret), maxShared+1); i+n <= len(message) && strings.Contains(secret, message[i:i+n]); n++ {
+			end = i + n
+		}
+		if end > i {
+			b.WriteString("[redacted]")
+			i = end
+			continue
+		}
+		b.WriteByte(message[i])
+		i++
+	}
+	return b.String()
 }
 
 // Network tells what went wrong on the way to a database.

@@ -157,3 +157,26 @@ func TestRefusedHidesSecretsAndIsShort(t *testing.T) {
 		t.Errorf("Refused = %q", text)
 	}
 }
+
+// MySQL quotes the first 80 bytes of a statement from where it doesn't understand it, PostgreSQL a word as it was written.
+func TestRefusedHidesPartsOfSecrets(t *testing.T) {
+	const secret = `kX9'vTq2\mZ7-wRb4Lp`
+	for _, message := range []string{
+		"You have an error in your SQL syntax near 'ALTR USER x IDENTIFIED BY 'kX9''vTq2\\\\mZ7-wR' at line 1",
+		`syntax error at or near "'kX9''vTq2\mZ7-wRb4Lp'"`,
+		"near 'wRb4Lp'' at line 1", secret, secret + secret,
+	} {
+		text := Refused(message, "1064", "", secret).Error()
+		for i := range len(secret) - maxShared {
+			if strings.Contains(text, secret[i:i+maxShared+1]) {
+				t.Errorf("%q is told as %q", message, text)
+			}
+		}
+	}
+	if text := Refused("table t doesn't exist", "42P01", secret).Error(); !strings.Contains(text, "table t doesn't exist") {
+		t.Errorf("a message without secrets is %q", text)
+	}
+	if text := Refused("near 'q9'", "1064", "q9").Error(); strings.Contains(text, "q9") {
+		t.Errorf("a short secret is told: %q", text)
+	}
+}
