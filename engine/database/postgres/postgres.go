@@ -51,7 +51,7 @@ func Open(s driver.Settings) (driver.Driver, error) {
 		lower = strings.ToLower(text)
 	}
 	for _, word := range forbidden {
-		if strings.Contains(lower, word+"=") || strings.Contains(lower, word+" ") {
+		if names(lower, word) {
 			return nil, conclave.Errorf(conclave.Invalid, "connection_url can't have %s: certificates are given as tls_ca, tls_certificate and private_key", word)
 		}
 	}
@@ -68,6 +68,23 @@ func Open(s driver.Settings) (driver.Driver, error) {
 		return nil, conclave.Errorf(conclave.Invalid, "password_authentication is password or scram-sha-256")
 	}
 	return &Driver{pool: newPool(config, s), scram: s.Authentication == "scram-sha-256"}, nil
+}
+
+// names reports whether a URL or list of keywords sets something: blanks may be before the sign, and a URL may spell the word
+// otherwise.
+func names(text, word string) bool {
+	spelled, err := url.PathUnescape(text)
+	if err != nil {
+		spelled = text // it is no URL that can be read
+	}
+	for _, text := range []string{text, strings.ToLower(spelled)} {
+		for _, after := range strings.Split(text, word)[1:] {
+			if strings.HasPrefix(strings.TrimLeft(after, " \t\n\r\v\f"), "=") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fill puts user and password into the connection's URL or list of keywords.
