@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -80,10 +81,15 @@ func (e *Engine) writeConnection(_ context.Context, tx conclave.Tx, in *connecti
 	return resp, emit(tx, "config-write", connectionDir+in.Name, in.Name)
 }
 
+// passwordField is what stands before a password in a list of keywords, where blanks may be around the sign, or in a URL.
+var passwordField = regexp.MustCompile(`password[ \t\n\r\v\f]*=[ \t\n\r\v\f]*`)
+
 // hidePassword is a URL, a list of keywords or a MySQL address without the password in it, and whether it had one.
 func hidePassword(text string) (string, bool) {
-	if _, after, found := strings.Cut(text, "password="); found && !strings.HasPrefix(after, "{{") && !strings.HasPrefix(after, "'{{") {
-		return text[:len(text)-len(after)] + "*****", true
+	for _, at := range passwordField.FindAllStringIndex(text, -1) {
+		if after := text[at[1]:]; !strings.HasPrefix(after, "{{") && !strings.HasPrefix(after, "'{{") {
+			return text[:at[1]] + "*****", true
+		}
 	}
 	start := strings.Index(text, "//") + 2
 	if start == 1 {

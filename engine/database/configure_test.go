@@ -58,6 +58,10 @@ func TestPasswordsInAddressesAreHidden(t *testing.T) {
 		"postgres://{{username}}:{{password}}@h/db":               "postgres://{{username}}:{{password}}@h/db",
 		"host=h user={{username}} password={{password}} dbname=d": "host=h user={{username}} password={{password}} dbname=d",
 		"host=h password='{{password}}'":                          "host=h password='{{password}}'",
+		"host=h password = s3cret":                                "host=h password = *****",
+		"host=h password\t=s3cret":                                "host=h password\t=*****",
+		"host=h password = {{password}}":                          "host=h password = {{password}}",
+		"host=h password={{password}} password=s3cret":            "host=h password={{password}} password=*****",
 		"tcp(h:3306)/":                                            "tcp(h:3306)/", "": "",
 	} {
 		if got, _ := hidePassword(text); got != want {
