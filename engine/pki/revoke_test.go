@@ -1,9 +1,17 @@
 package pki
 
 import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"slices"
@@ -434,4 +442,66 @@ func TestEndsAreToldOf(t *testing.T) {
 	if woken := h.Woken(); len(woken) != 0 {
 		t.Errorf("nothing is kept, and woken at %v", woken)
 	}
+}
+
+// numbered signs a certificate of an authority with a serial number of somebody's choice.
+func numbered(t testing.TB, ca, caKey string, serial *big.Int) string {
+	t.Helper()
+	block, _ := pem.Decode([]byte(caKey))
+	signer, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	above := parse(t, ca)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Leaf"}, NotBefore: above.NotBefore, NotAfter: above.NotAfter}
+	der, err := x509.CreateCertificate(rand.Reader, template, above, signer.(*ecdsa.PrivateKey).Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// crypto/x509 makes no certificates with such numbers, but others did.
+	var cert struct {
+		TBS       asn1.RawValue
+		Algorithm asn1.RawValue
+		Signature asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(der, &cert); err != nil {
+		t.Fatal(err)
+	}
+	was, now := []byte{2, 1, 1}, must(asn1.Marshal(serial))
+	cert.TBS = asn1.RawValue{Class: asn1.ClassUniversal, Tag: asn1.TagSequence, IsCompound: true, Bytes: bytes.Replace(cert.TBS.Bytes, was, now, 1)}
+	sum := sha256.Sum256(must(asn1.Marshal(cert.TBS)))
+	cert.Signature = asn1.BitString{Bytes: must(signer.(crypto.Signer).Sign(rand.Reader, sum[:], crypto.SHA256))}
+	cert.Signature.BitLength = 8 * len(cert.Signature.Bytes)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: must(asn1.Marshal(cert))}))
+}
+
+func must(b []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// Authorities that are imported have numbered certificates themselves. What can't go into a list is refused, and leaves the
+// list as it is; what another authority has the number of isn't said to be revoked.
+func TestSerialNumbersOfImportedAuthorities(t *testing.T) {
+	h := newHarness(t)
+	names, cas, keys := []string{"a", "b"}, make([]string, 2), make([]string, 2)
+	for i, name := range names {
+		cas[i], keys[i] = stranger(t, func(c *x509.Certificate) { c.Subject.CommonName = name })
+		h.Data(conclave.Update, "issuers/import/bundle", fields{"pem_bundle": cas[i] + keys[i]})
+	}
+	for about, serial := range map[string]*big.Int{"zero": big.NewInt(0), "33 bytes": new(big.Int).Lsh(big.NewInt(1), 8*32), "200 bytes": new(big.Int).Lsh(big.NewInt(1), 8*199)} {
+		if _, err := h.Do(conclave.Update, "revoke", fields{"certificate": numbered(t, cas[0], keys[0], serial)}); !conclave.Is(err, conclave.Invalid) {
+			t.Errorf("%s: %v", about, err)
+		}
+	}
+	for _, serial := range []*big.Int{big.NewInt(7), new(big.Int).Lsh(big.NewInt(1), 8*32-1)} {
+		h.Data(conclave.Update, "revoke", fields{"certificate": numbered(t, cas[0], keys[0], serial)})
+	}
+	h.Fails(conclave.Update, "revoke", fields{"certificate": numbered(t, cas[1], keys[1], big.NewInt(7))}, conclave.Invalid, "not revoked")
+	if list := parseList(t, rawOf(t, h, "crl").Body); len(list.RevokedCertificateEntries) != 2 {
+		t.Errorf("%d are on the list", len(list.RevokedCertificateEntries))
+	}
+	h.Data(conclave.Update, "revoke", fields{"certificate": numbered(t, cas[1], keys[1], big.NewInt(8))})
 }

@@ -18,9 +18,12 @@ func RevokePresented(tx conclave.Tx, cert *x509.Certificate) (already bool, err 
 		return false, err
 	}
 	before, err := Lookup(tx, stored.SerialName(cert.SerialNumber))
-	if err != nil || before != nil || tx.Reached(cert.NotAfter) {
-		return err == nil, err
+	if err != nil {
+		return false, err
+	}
+	if tx.Reached(cert.NotAfter) {
+		return true, nil
 	}
 	_, err = revoke(tx, cert, of)
-	return false, err
+	return before != nil && err == nil, err
 }

@@ -200,12 +200,40 @@ func loadSheet(view conclave.View, of string, n uint64) (*Sheet, error) {
 	return stored.Load(view, sheetPath(of, n), DecodeSheet)
 }
 
+// checkSerial refuses a certificate that can't be told by its serial number. Those that are issued here can; authorities
+// that were imported may have numbered theirs themselves: too long, from zero, or as another authority of the mount did.
+func checkSerial(view conclave.View, cert *x509.Certificate, of string, known *Record) error {
+	if n := len(cert.SerialNumber.Bytes()); n == 0 || n > maxSerial {
+		return conclave.Errorf(conclave.Invalid, "a certificate can be revoked whose serial number is positive and has at most %d bytes", maxSerial)
+	}
+	serial := stored.SerialName(cert.SerialNumber)
+	isOthers := known != nil && known.Authority != of
+	kept, err := stored.LoadCert(view, serial)
+	switch {
+	case conclave.Is(err, conclave.NotFound):
+	case err != nil:
+		return err
+	default:
+		isOthers = isOthers || kept.Authority != of
+	}
+	if isOthers {
+		return conclave.Errorf(conclave.Invalid, "the mount has a certificate of another authority with the serial number %s: this one is not revoked, have a mount of its own for its authority", stored.SerialText(serial))
+	}
+	return nil
+}
+
 // revoke writes a certificate into its authority's register, and keeps it. One that is revoked already stays as it is.
 func revoke(tx conclave.Tx, cert *x509.Certificate, of string) (*Record, error) {
 	serial := stored.SerialName(cert.SerialNumber)
 	there, err := Lookup(tx, serial)
-	if err != nil || there != nil {
-		return there, err
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSerial(tx, cert, of, there); err != nil {
+		return nil, err
+	}
+	if there != nil {
+		return there, nil
 	}
 	config, err := crlConfig(tx)
 	if err != nil {
