@@ -190,3 +190,20 @@ func TestFinishSeesWhatWasCommitted(t *testing.T) {
 		t.Errorf("finishing saw %q, want what was written", seen)
 	}
 }
+
+func TestWhatCannotBeWrappedIsNotDone(t *testing.T) {
+	acts := 0
+	route := conclave.WriteRoute(conclave.Update, "probe", "Acts.", func(context.Context, conclave.Tx, *conclave.None) (*conclave.Response, error) {
+		return &conclave.Response{Data: map[string]any{"version": 2}}, nil
+	})
+	route.Prepare = func(context.Context, *conclave.Request, any) (any, error) { acts++; return nil, nil }
+	route.Finish = func(context.Context, *conclave.Request, any) (*conclave.Response, error) { return nil, nil }
+	b := newBench(t, route)
+	_, err := b.pipeline.Handle(t.Context(), &conclave.Request{ID: "r1", Operation: conclave.Update, Path: "sys/probe", Token: b.root, WrapTTL: time.Minute})
+	if !conclave.Is(err, conclave.Invalid) || acts != 0 {
+		t.Errorf("it acted %d times, and answered %v", acts, err)
+	}
+	if _, err := b.probe(t); err != nil || acts != 1 {
+		t.Errorf("without wrapping it acted %d times, and answered %v", acts, err)
+	}
+}

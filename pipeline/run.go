@@ -133,6 +133,9 @@ func (r *run) execute(ctx context.Context, tx *store.Tx) (resp *conclave.Respons
 	if err := r.checkGuess(); err != nil {
 		return nil, err
 	}
+	if err := r.checkWrap(); err != nil {
+		return nil, err
+	}
 	if ready, err := r.gather(); err != nil || !ready {
 		return nil, err
 	}

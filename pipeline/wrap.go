@@ -46,6 +46,14 @@ type held struct {
 	Response string `json:"response"`
 }
 
+// checkWrap refuses what can't be wrapped before the route's Prepare acts outside, where nothing takes it back.
+func (r *run) checkWrap() error {
+	if route := r.call.route; r.request.WrapTTL > 0 && route.Finish != nil && route.Prepare != nil {
+		return errCantWrap
+	}
+	return nil
+}
+
 // wrap puts an answer behind a token of one use, which alone is answered. Answers with nothing in them stay as they are.
 func (r *run) wrap(tx *store.Tx, resp *conclave.Response) (*conclave.Response, error) {
 	if resp == nil || resp.Data == nil && resp.Auth == nil && resp.Lease == nil {
