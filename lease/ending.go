@@ -216,14 +216,27 @@ func (r *Record) unqueue(tx conclave.Tx) error {
 	return tx.AddCell(countDir+r.MountUUID, -1, 0, errUncounted)
 }
 
-// Ended removes a lease that its engine has ended, and returns its record; nil if somebody did so already.
+// Ended removes a lease that its engine has ended, and returns its record; nil if somebody did so already, or if what it stands
+// for may be made after that: then it is ended once more when its request is over.
 func Ended(tx conclave.Tx, key string) (*Record, error) {
 	r, err := FindEnding(tx, key)
 	if err != nil || r == nil {
 		return nil, err
 	}
+	if until := time.Unix(0, r.Issued).Add(intentTime); r.isInTheMaking() && !tx.Reached(until) {
+		if err := dueIndex(r.MountUUID).Remove(tx, r.Ending.Next, key); err != nil {
+			return nil, err
+		}
+		later, ending := *r, *r.Ending
+		later.Ending = &ending
+		return nil, later.queue(tx, until.Sub(tx.Now()))
+	}
 	return r, r.unqueue(tx)
 }
+
+// isInTheMaking reports whether an intent is over for another reason than that its request came to an end: by a revocation, or
+// with its token.
+func (r *Record) isInTheMaking() bool { return r.Intent && r.Ending.Why != "unconfirmed" }
 
 // Failed notes that an attempt to end a lease failed, and has it tried again later; one that was to be given up then, is.
 // why goes to clients. It returns the record that was given up, nil otherwise.

@@ -62,7 +62,7 @@ func (r *Record) last(g *Grant, now time.Time) {
 		ttl, r.Renewable = intentTime, false
 	}
 	r.Expires = now.Add(ttl).UnixNano()
-	if g.Within && g.OwnerEnds != 0 {
+	if g.Within && g.OwnerEnds != 0 && !r.Intent { // an intent is over when its request is
 		r.Expires, r.Renewable = min(r.Expires, g.OwnerEnds), false
 	}
 	r.lookBy(g.OwnerEnds)
