@@ -48,6 +48,20 @@ func Confirm(tx conclave.Tx, id string, g Grant) (*Record, error) {
 	return &r, storeAt(tx, idDir+r.ID, &r)
 }
 
+// Disown queues the lease of a request whose answer nobody has got, confirmed or not: what came of the request may have been
+// unknown to its node. One that is over already is passed over.
+func Disown(tx conclave.Tx, id string) error {
+	r, err := load(tx, id)
+	if err != nil || r == nil {
+		return err
+	}
+	why := "unanswered"
+	if r.Intent {
+		why = "unconfirmed"
+	}
+	return r.end(tx, Ending{Why: why}, 0)
+}
+
 func orElse(err, other error) error {
 	if err != nil {
 		return err

@@ -106,3 +106,22 @@ func TestWithdrawnIntentIsQueued(t *testing.T) {
 		t.Errorf("%d are outstanding, %v", n, err)
 	}
 }
+
+// What nobody was answered is ended, whether or not it was confirmed.
+func TestDisownedLeaseIsQueued(t *testing.T) {
+	d := newDesk(t)
+	intended, confirmed := d.intend(), d.intend()
+	if _, err := d.confirm(confirmed, conclave.Lease{TTL: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*Record{intended, confirmed, intended} {
+		if err := Disown(d, r.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for r, why := range map[*Record]string{intended: "unconfirmed", confirmed: "unanswered"} {
+		if queued, err := FindEnding(d, r.Key()); err != nil || queued == nil || queued.Ending.Why != why {
+			t.Errorf("queued as %+v, %v, want %s", queued, err, why)
+		}
+	}
+}

@@ -66,7 +66,7 @@ func (s *Setup) count(_ context.Context, view conclave.View, in *typeInput) (*co
 type queuedOutput struct {
 	LeaseID  string `json:"lease_id" doc:"The lease's id."`
 	Mount    string `json:"mount_uuid" doc:"The mount whose engine is to end it."`
-	Why      string `json:"why" doc:"Why it is over: expired, revoked, token, prefix, or unconfirmed if its request came to nothing."`
+	Why      string `json:"why" doc:"Why it is over: expired, revoked, token, prefix, unconfirmed if its request came to nothing, or unanswered if nobody got the answer."`
 	Since    string `json:"since" doc:"When it was over."`
 	Attempts int    `json:"attempts" doc:"Attempts that failed."`
 	Error    string `json:"error" doc:"Why the last one failed."`

@@ -69,7 +69,7 @@ type Held struct {
 
 // Ending is how far the end of a lease is.
 type Ending struct {
-	Why      string `json:"why"`   // "expired", "revoked", "token", "prefix", "unconfirmed"
+	Why      string `json:"why"`   // "expired", "revoked", "token", "prefix", "unconfirmed", "unanswered"
 	Since    int64  `json:"since"` // when it was over
 	Next     int64  `json:"next"`  // the next attempt
 	Attempts int    `json:"attempts,omitempty"`

@@ -16,7 +16,7 @@ import (
 
 // withdrawTime is how long a request may take, whatever is left of its time, to record that it failed and to end what it
 // intended.
-const withdrawTime = 5 * time.Second
+const withdrawTime = 10 * time.Second
 
 // intent is what a request has written down of what its Prepare does outside of the vault.
 type intent struct {
@@ -132,13 +132,15 @@ func (r *run) withdraw(tx *store.Tx) error {
 }
 
 // abort records the failure of a request that could not do so itself, as when its client has gone, and ends what it
-// intended. If that doesn't succeed, the intent is over in time.
+// intended, confirmed or not: an outcome that this node doesn't know may be a success, and nobody gets the answer. If abort
+// doesn't succeed, an intent is over in time.
 func (r *run) abort(ctx context.Context, failure error) {
 	if r.intent == nil || r.intent.lease == "" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTime)
 	defer cancel()
+	r.attempt++ // the log may have a record of the last one
 	for ctx.Err() == nil {
 		err := r.abortOnce(ctx, failure)
 		conflict, again := errors.AsType[*store.ErrConflict](err)
@@ -157,7 +159,11 @@ func (r *run) abortOnce(ctx context.Context, failure error) error {
 		return err
 	}
 	defer tx.Close()
-	if err := r.withdraw(tx); err != nil {
+	system, err := namespace.At(tx.System(), r.intent.at.Path)
+	if err != nil || system == nil {
+		return err
+	}
+	if err := lease.Disown(system, r.intent.lease); err != nil {
 		return err
 	}
 	record, err := r.pipeline.recorder.Record(tx, r, nil, failure)

@@ -113,6 +113,28 @@ func TestWhatFailedRequestsMadeIsEnded(t *testing.T) {
 	}
 }
 
+// Whoever goes while his answer is committed leaves nothing behind, whether or not it was.
+func TestUnansweredLeaseIsEnded(t *testing.T) {
+	l := openLodge(t, true)
+	failed := 0
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		l.outside.Handled(cancel)
+		resp, err := l.pipeline.Handle(ctx, &conclave.Request{ID: "unanswered-" + string(rune('a'+failed)), Operation: conclave.Read, Path: "rooms/suites/app", Token: l.root})
+		cancel()
+		if err == nil {
+			l.must(conclave.Update, "sys/leases/revoke", id(resp.Lease))
+			continue
+		}
+		failed++
+	}
+	if failed == 0 {
+		t.Error("no request failed: nothing is tested")
+	}
+	l.outside.Handled(nil)
+	l.empty(t)
+}
+
 // When what a preparation works from changes, what the first one made is ended, and the second one's lease is answered.
 func TestRepeatedPreparationLeavesOneAccount(t *testing.T) {
 	l := openLodge(t, true)

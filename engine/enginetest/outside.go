@@ -22,6 +22,7 @@ type Outside struct {
 	hang     bool
 	clings   string
 	then     func(ctx context.Context, name string) error // after an account with an intent was made
+	handled  func()                                       // while a request for such an account is handled
 	chore    func(ctx context.Context, name string) error // the outside part of chores
 	chores   map[string]int                               // name → how often that was run
 }
@@ -99,6 +100,22 @@ func (o *Outside) Furnish(then func(ctx context.Context, name string) error) {
 	o.then = then
 }
 
+// Handled has what is given run whenever a request for an account with an intent is handled, before its answer is committed.
+func (o *Outside) Handled(then func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.handled = then
+}
+
+func (o *Outside) tell() {
+	o.mu.Lock()
+	then := o.handled
+	o.mu.Unlock()
+	if then != nil {
+		then()
+	}
+}
+
 func (o *Outside) furnish(ctx context.Context, name string) error {
 	o.mu.Lock()
 	o.accounts[name] = true
@@ -171,6 +188,7 @@ func (l *lodging) Routes() []conclave.Route {
 func (l *lodging) suites() conclave.Route {
 	suites := conclave.WriteRoute(conclave.Read, "suites/{role}", "Make an account that never lives without a lease.", func(ctx context.Context, tx conclave.Tx, in *credsInput) (*conclave.Response, error) {
 		name, _ := conclave.Prepared[string](ctx)
+		l.outside.tell()
 		return &conclave.Response{Data: account{name}, Lease: &conclave.Lease{TTL: in.TTL, MaxTTL: in.MaxTTL, Renewable: true}}, tx.Put("suite/"+in.Role, []byte(name))
 	})
 	suites.Gather = func(view conclave.View, in any) (any, error) { return view.Get("suite/" + in.(*credsInput).Role) }
