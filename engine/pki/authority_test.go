@@ -282,3 +282,27 @@ func TestIdentityTemplates(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whatever else there is about a certificate, the issuer's name constraints hold for it.
+func TestNameConstraintsHoldForOddCertificates(t *testing.T) {
+	h := newHarness(t)
+	h.Data(conclave.Update, "root/generate/internal", fields{"common_name": "Root", "key_type": "ec", "ttl": "700h", "permitted_dns_domains": "example.com"})
+	h.Data(conclave.Update, "roles/web", fields{"allow_any_name": true, "key_type": "ec", "ttl": "1h"})
+	csrFor := func(name string) string {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}, Subject: pkix.Name{CommonName: name},
+			ExtraExtensions: []pkix.Extension{{Id: []int{1, 3, 6, 1, 4, 1, 11129, 2, 4, 3}, Critical: true, Value: []byte{5, 0}}}}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	}
+	later := h.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339)
+	h.Fails(conclave.Update, "issue/web", fields{"common_name": "a.evil.org", "not_before": later}, conclave.Invalid, "name constraints")
+	h.Fails(conclave.Update, "sign-verbatim", fields{"csr": csrFor("a.evil.org"), "ttl": "1h"}, conclave.Invalid, "name constraints")
+	h.Data(conclave.Update, "issue/web", fields{"common_name": "a.example.com", "not_before": later})
+	h.Data(conclave.Update, "sign-verbatim", fields{"csr": csrFor("a.example.com"), "ttl": "1h"})
+}

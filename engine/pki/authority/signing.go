@@ -125,7 +125,15 @@ func (by *Signing) permits(view conclave.View, cert *x509.Certificate) error {
 	}
 	anchors := x509.NewCertPool()
 	anchors.AddCert(c)
-	_, err := cert.Verify(x509.VerifyOptions{Roots: anchors, CurrentTime: view.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	// A certificate that isn't valid yet, or has a critical extension that crypto/x509 doesn't know, would be refused for that
+	// before its names are looked at.
+	at := view.Now()
+	if cert.NotBefore.After(at) {
+		at = cert.NotBefore
+	}
+	named := *cert
+	named.UnhandledCriticalExtensions = nil
+	_, err := named.Verify(x509.VerifyOptions{Roots: anchors, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if invalid, ok := err.(x509.CertificateInvalidError); ok && (invalid.Reason == x509.CANotAuthorizedForThisName || invalid.Reason == x509.TooManyConstraints || invalid.Reason == x509.UnconstrainedName) {
 		return conclave.Errorf(conclave.Invalid, "the issuer's name constraints don't permit the certificate's names")
 	}
