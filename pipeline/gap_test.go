@@ -144,3 +144,22 @@ func TestFailedLoginsCountAsFailures(t *testing.T) {
 		t.Errorf("after %d failures: %v", flood.AddressBurst, err)
 	}
 }
+
+// What anybody may do fills the log no faster than what fails.
+func TestCeremoniesCountAsFailures(t *testing.T) {
+	b := newBench(t, conclave.WriteRoute(conclave.Update, "probe", "Begins something.",
+		func(context.Context, conclave.Tx, *conclave.None) (*conclave.None, error) { return nil, nil }).With(conclave.Public, conclave.OfCluster))
+	b.pipeline.flood = flood.New(func() time.Time { return time.Unix(0, 0) })
+	begin := func() error {
+		_, err := b.pipeline.Handle(t.Context(), &conclave.Request{ID: "r", Operation: conclave.Update, Path: "sys/probe"})
+		return err
+	}
+	for i := range flood.AddressBurst {
+		if err := begin(); err != nil {
+			t.Fatalf("attempt %d: %v", i, err)
+		}
+	}
+	if err := begin(); !conclave.Is(err, conclave.Limited) {
+		t.Errorf("after %d attempts: %v", flood.AddressBurst, err)
+	}
+}

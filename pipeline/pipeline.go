@@ -115,9 +115,15 @@ func (p *Pipeline) Handle(ctx context.Context, req *conclave.Request) (*conclave
 		p.gaps.Note(gap.ClassOf(err))
 	}
 	if run.recorded {
-		p.flood.Judge(req, run.call != nil && run.call.caller != nil, err != nil)
+		p.flood.Judge(req, run.call != nil && run.call.caller != nil, err != nil || run.isCeremony())
 	}
 	return resp, err
+}
+
+// isCeremony reports whether the request is for holders of shares, who need no token. Anybody may begin what they do, so that
+// even those that succeed are counted against who makes them.
+func (r *run) isCeremony() bool {
+	return r.call != nil && r.call.route != nil && r.call.route.Public && r.call.route.Cluster
 }
 
 func (r *run) handle(ctx context.Context) (*conclave.Response, error) {
