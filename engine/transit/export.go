@@ -28,14 +28,14 @@ func exportRoutes() []conclave.Route {
 		wrapped(conclave.ReadRoute(conclave.Read, "byok-export/{destination}/{source}/{version}", wrapDoc, exportWrapped[wrapOneIn]),
 			func(in any) (*wrapIn, string) { return &in.(*wrapOneIn).wrapIn, in.(*wrapOneIn).Version }),
 		conclave.WriteRoute(conclave.Read, "backup/{name}", backupDoc, backupKey),
-		conclave.WriteRoute(conclave.Update, "restore", restoreDoc,
-			func(_ context.Context, tx conclave.Tx, in *restoreIn) (*conclave.None, error) {
-				return nil, restore(tx, in, in.Name)
-			}),
-		conclave.WriteRoute(conclave.Update, "restore/{name}", restoreDoc,
-			func(_ context.Context, tx conclave.Tx, in *restoreAtIn) (*conclave.None, error) {
-				return nil, restore(tx, &in.restoreIn, in.PathName)
-			}),
+		restoring(conclave.WriteRoute(conclave.Update, "restore", restoreDoc,
+			func(ctx context.Context, tx conclave.Tx, in *restoreIn) (*conclave.None, error) {
+				return nil, restore(ctx, tx, in, in.Name)
+			}), func(in any) *restoreIn { return in.(*restoreIn) }),
+		restoring(conclave.WriteRoute(conclave.Update, "restore/{name}", restoreDoc,
+			func(ctx context.Context, tx conclave.Tx, in *restoreAtIn) (*conclave.None, error) {
+				return nil, restore(ctx, tx, &in.restoreIn, in.PathName)
+			}), func(in any) *restoreIn { return &in.(*restoreAtIn).restoreIn }),
 	}
 }
 
@@ -277,14 +277,24 @@ type restoreAtIn struct {
 	PathName string `path:"name" doc:"Name of the key, instead of the one in the backup."`
 }
 
-func restore(tx conclave.Tx, in *restoreIn, name string) error {
-	if in.Backup == "" {
-		return conclave.Errorf(conclave.Invalid, "'backup' must be supplied")
+// restoring has a route prepare the key of a backup: each version that is RSA's takes a few milliseconds to check.
+func restoring(route conclave.Route, part func(in any) *restoreIn) conclave.Route {
+	route.Prepare = func(_ context.Context, _ *conclave.Request, in any) (any, error) {
+		given := part(in)
+		if given.Backup == "" {
+			return nil, conclave.Errorf(conclave.Invalid, "'backup' must be supplied")
+		}
+		return keys.DecodeBackup(given.Backup)
 	}
-	key, err := keys.DecodeBackup(in.Backup)
-	if err != nil {
-		return err
+	return route
+}
+
+func restore(ctx context.Context, tx conclave.Tx, in *restoreIn, name string) error {
+	prepared, ok := conclave.Prepared[*keys.Key](ctx)
+	if !ok {
+		return conclave.Errorf(conclave.Internal, "no backup was prepared")
 	}
+	key := prepared.Clone()
 	if name != "" {
 		key.Name = name
 	}

@@ -555,3 +555,24 @@ func importRoute(t *testing.T) conclave.Route {
 	t.Fatal("there is no import")
 	return conclave.Route{}
 }
+
+// A backup of a thousand RSA keys takes seconds to check: that is prepared, while no transaction is open.
+func TestRestoresArePrepared(t *testing.T) {
+	found := 0
+	for _, route := range (Engine{}).Routes() {
+		if !strings.HasPrefix(route.Pattern, "restore") {
+			continue
+		}
+		found++
+		in, err := route.Bind(map[string]string{"name": "x"}, map[string]any{"backup": "no backup"})
+		if err != nil || route.Prepare == nil {
+			t.Fatalf("%s prepares nothing: %v", route.Pattern, err)
+		}
+		if _, err := route.Prepare(t.Context(), nil, in); !conclave.Is(err, conclave.Invalid) {
+			t.Errorf("%s reads a backup that is none: %v", route.Pattern, err)
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d routes restore", found)
+	}
+}
