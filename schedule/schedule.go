@@ -3,6 +3,7 @@
 //
 //	schedule/name/<mount>/<key>               an appointment, JSON
 //	schedule/due/<mount>/<hour>/<slot>/<key>  a mark: it is due within a slot's time after that slot is over
+//	schedule/failed/<mount>/<key>             a mark: it could be neither begun nor finished lately
 //	schedule/closed/<mount>                   a mark: the mount is gone, and its appointments go in bounded steps
 //
 // Mounts are named by their UUIDs; a key is SHA-256 of the name that the engine has chosen, in URL-safe base 64; for hours
@@ -43,6 +44,7 @@ const (
 const (
 	nameDir   = "schedule/name/"
 	dueDir    = "schedule/due/"
+	failedDir = "schedule/failed/"
 	closedDir = "schedule/closed/"
 )
 
@@ -120,6 +122,9 @@ func put(tx conclave.Tx, mount string, a *Appointment) error {
 	if err := tx.Put(nameDir+mount+"/"+key, value); err != nil {
 		return err
 	}
+	if err := markFailed(tx, mount, key, earlier, a); err != nil {
+		return err
+	}
 	if earlier != nil {
 		if index.Dir(slotOf(earlier.At)) == index.Dir(slotOf(a.At)) {
 			return nil
@@ -131,6 +136,18 @@ func put(tx conclave.Tx, mount string, a *Appointment) error {
 	return index.Put(tx, slotOf(a.At), key, "1")
 }
 
+// markFailed keeps the mark of appointments that have failed as the change from one to the other wants it; nil is none.
+func markFailed(tx conclave.Tx, mount, key string, from, to *Appointment) error {
+	was, is := from != nil && from.Failed > 0, to != nil && to.Failed > 0
+	switch {
+	case is && !was:
+		return tx.Put(failedDir+mount+"/"+key, []byte{1})
+	case was && !is:
+		return tx.Delete(failedDir + mount + "/" + key)
+	}
+	return nil
+}
+
 func remove(tx conclave.Tx, mount, name string) error {
 	key := keyOf(name)
 	a, err := load(tx, mount, key)
@@ -138,6 +155,9 @@ func remove(tx conclave.Tx, mount, name string) error {
 		return err
 	}
 	if err := dueIndex(mount).Remove(tx, slotOf(a.At), key); err != nil {
+		return err
+	}
+	if err := markFailed(tx, mount, key, a, nil); err != nil {
 		return err
 	}
 	return tx.Delete(nameDir + mount + "/" + key)

@@ -207,3 +207,46 @@ func FuzzDecodeAppointment(f *testing.F) {
 		}
 	})
 }
+
+// What can't be begun or finished is shown until it can, or isn't wanted any more.
+func TestFailuresAreShown(t *testing.T) {
+	m := enginetest.NewMemory(t)
+	shown := func() []failedOutput {
+		t.Helper()
+		out, err := showFailed(t.Context(), m, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.Failed
+	}
+	for _, name := range []string{"a", "b"} {
+		wake(t, m, name, m.Now())
+	}
+	m.Advance(time.Minute)
+	if got := shown(); len(got) != 0 {
+		t.Errorf("nothing has failed, and %v is shown", got)
+	}
+	for range 2 {
+		m.Advance(time.Hour)
+		for _, name := range []string{"a", "b"} {
+			if err := Fail(m, mount, name, "closed"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := shown(); len(got) != 2 || got[0].Failed != 2 || got[0].Error != "closed" || got[0].Mount != mount {
+		t.Errorf("shown: %v", got)
+	}
+	m.Advance(time.Hour)
+	if claimed, err := Claim(m, mount, "a", m.Now().Add(time.Minute)); err != nil || !claimed {
+		t.Fatalf("%v, %v", claimed, err)
+	}
+	if got := shown(); len(got) != 2 {
+		t.Errorf("while it is tried again: %v", got)
+	}
+	wake(t, m, "a", m.Now().Add(time.Hour))
+	wake(t, m, "b", time.Time{})
+	if got := shown(); len(got) != 0 {
+		t.Errorf("shown still: %v", got)
+	}
+}

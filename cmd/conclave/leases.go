@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"conclave"
 	"conclave/lease"
 	"conclave/revoke"
@@ -16,7 +18,7 @@ func (e engines) Engine(system conclave.Tx, mountUUID string) (conclave.Engine, 
 }
 
 func (d *daemon) leaseRoutes() []conclave.Route {
-	return append(lease.Routes(lease.Setup{Mounts: engines{d}, Owners: revoke.Owners{}, Ender: d.reaper}), revoke.EverythingRoutes()...)
+	return append(lease.Routes(lease.Setup{Mounts: engines{d}, Owners: revoke.Owners{}, Ender: d.reaper}), slices.Concat(revoke.EverythingRoutes(), schedule.Routes())...)
 }
 
 // closeMount refuses to disable a mount that has leases, and takes back what work it had to do.

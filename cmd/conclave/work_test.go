@@ -141,6 +141,9 @@ func TestWorkThatCantBeginWaits(t *testing.T) {
 		table := l.appointments(t)
 		return strings.Contains(table["chore/refused"], `"failed":1,"error":"the staff is on strike"`)
 	})
+	if out := fmt.Sprint(l.must(conclave.Read, "sys/work", nil)["failed"]); !strings.Contains(out, "chore/refused") || strings.Contains(out, "chore/sweep") {
+		t.Errorf("shown as failing: %s", out)
+	}
 }
 
 // appointments are those of the root namespace, as they are stored, by name.
