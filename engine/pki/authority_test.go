@@ -306,3 +306,26 @@ func TestNameConstraintsHoldForOddCertificates(t *testing.T) {
 	h.Data(conclave.Update, "issue/web", fields{"common_name": "a.example.com", "not_before": later})
 	h.Data(conclave.Update, "sign-verbatim", fields{"csr": csrFor("a.example.com"), "ttl": "1h"})
 }
+
+// An issuer that is revoked doesn't become a good one by being removed and imported again.
+func TestRevokedIssuersComeBackRevoked(t *testing.T) {
+	h := newHarness(t)
+	h.Data(conclave.Update, "root/generate/internal", fields{"common_name": "Root", "key_type": "ec", "ttl": "700h"})
+	csr := h.Data(conclave.Update, "intermediate/generate/internal", fields{"common_name": "Intermediate", "key_type": "ec"})
+	signed := h.Data(conclave.Update, "root/sign-intermediate", fields{"csr": csr["csr"], "common_name": "Intermediate", "ttl": "600h"})
+	h.Data(conclave.Update, "roles/web", fields{"allow_any_name": true, "key_type": "ec", "ttl": "1h"})
+	again := func() string {
+		return h.Data(conclave.Update, "issuers/import/cert", fields{"pem_bundle": signed["certificate"]})["imported_issuers"].([]any)[0].(string)
+	}
+	id := again()
+	h.Data(conclave.Delete, "issuer/"+id, nil)
+	id = again()
+	h.Data(conclave.Update, "issuer/"+id+"/issue/web", fields{"common_name": "a.example.com"})
+	h.Data(conclave.Update, "issuer/"+id+"/revoke", nil)
+	h.Data(conclave.Delete, "issuer/"+id, nil)
+	id = again()
+	if got := h.Data(conclave.Read, "issuer/"+id, nil); got["revoked"] != true {
+		t.Errorf("revoked, removed and imported again: %v", got["revoked"])
+	}
+	h.Fails(conclave.Update, "issuer/"+id+"/issue/web", fields{"common_name": "a.example.com"}, conclave.Invalid, "revoked")
+}

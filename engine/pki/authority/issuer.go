@@ -1,8 +1,10 @@
 package authority
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -348,6 +350,9 @@ func addIssuer(tx conclave.Tx, id, name string, cert *x509.Certificate) (*Issuer
 	if !canSignCRLs(cert) {
 		issuer.Usage = slices.DeleteFunc(issuer.Usage, func(use string) bool { return use == UsageCRL })
 	}
+	if issuer.RevokedAt, err = revokedAt(tx, cert); err != nil {
+		return nil, err
+	}
 	there, err := keys(tx)
 	if err != nil {
 		return nil, err
@@ -358,6 +363,30 @@ func addIssuer(tx conclave.Tx, id, name string, cert *x509.Certificate) (*Issuer
 		}
 	}
 	return issuer, stored.Put(tx, "issuer/"+id, issuer)
+}
+
+// revokedAt is when a certificate was revoked as one of the mount's, in Unix seconds; 0 is never. An issuer that was revoked,
+// removed and comes back stays revoked.
+func revokedAt(view conclave.View, cert *x509.Certificate) (int64, error) {
+	serial := stored.SerialName(cert.SerialNumber)
+	kept, err := stored.LoadCert(view, serial)
+	if conclave.Is(err, conclave.NotFound) || err == nil && !bytes.Equal(kept.DER, cert.Raw) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	value, err := view.Get(stored.RevokedPath(serial))
+	if err != nil || value == nil {
+		return 0, err
+	}
+	var record struct {
+		At int64 `json:"at"` // Unix nanoseconds
+	}
+	if json.Unmarshal(value, &record) != nil || record.At == 0 {
+		return 0, stored.ErrFormat
+	}
+	return time.Unix(0, record.At).Unix(), nil
 }
 
 // settleOne stores an issuer, and what follows from it, and returns it as it is then.
