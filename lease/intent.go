@@ -39,21 +39,22 @@ func Confirm(tx conclave.Tx, id string, g Grant) (*Record, error) {
 		r.Data = g.Lease.Data
 	}
 	r.last(&g, now)
-	if err := expiryIndex.Remove(tx, intended.Look, r.Key()); err != nil {
-		return nil, err
-	}
-	if err := expiryIndex.Put(tx, r.Look, r.Key(), r.ID); err != nil {
+	// The intent's entry in the index stays, and has the lease looked at when the intent would be over: many intents end at
+	// once in one slot, and who removes one there conflicts with who removes the next.
+	if r.Look >= intended.Look {
+		r.Look = intended.Look
+	} else if err := expiryIndex.Put(tx, r.Look, r.Key(), r.ID); err != nil {
 		return nil, err
 	}
 	return &r, storeAt(tx, idDir+r.ID, &r)
 }
 
 // Disown queues the lease of a request whose answer nobody has got, confirmed or not: what came of the request may have been
-// unknown to its node. One that is over already is passed over.
+// unknown to its node.
 func Disown(tx conclave.Tx, id string) error {
 	r, err := load(tx, id)
 	if err != nil || r == nil {
-		return err
+		return orElse(err, made(tx, id))
 	}
 	why := "unanswered"
 	if r.Intent {
@@ -69,11 +70,34 @@ func orElse(err, other error) error {
 	return other
 }
 
-// Withdraw queues the lease of an intent that came to nothing. One that is confirmed, or over already, is passed over.
+// Withdraw queues the lease of an intent that came to nothing. One that is confirmed is passed over.
 func Withdraw(tx conclave.Tx, id string) error {
 	r, err := load(tx, id)
-	if err != nil || r == nil || !r.Intent {
+	switch {
+	case err != nil:
 		return err
+	case r == nil:
+		return made(tx, id)
+	case !r.Intent:
+		return nil
 	}
 	return r.end(tx, Ending{Why: "unconfirmed"}, 0)
+}
+
+// made has an intent that others have ended be ended for good, now that its request is over: what was to be made is there by now,
+// or never will be.
+func made(tx conclave.Tx, id string) error {
+	if !validID(id) {
+		return nil
+	}
+	r, err := FindEnding(tx, keyOf(id))
+	if err != nil || r == nil || !r.isInTheMaking() {
+		return err
+	}
+	if err := dueIndex(r.MountUUID).Remove(tx, r.Ending.Next, r.Key()); err != nil {
+		return err
+	}
+	over := *r
+	over.Intent = false
+	return over.queue(tx, 0)
 }

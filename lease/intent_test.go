@@ -78,6 +78,37 @@ func TestConfirmedIntentLivesAsGiven(t *testing.T) {
 	}
 }
 
+// To confirm an intent takes nothing out of the slot of the index that it shares with others of the same seconds: all that are
+// confirmed at once would conflict. The entry has the lease looked at early, which is moved then.
+func TestConfirmingChangesNoSlotOfOthers(t *testing.T) {
+	d := newDesk(t)
+	long, short := d.intend(), d.intend()
+	slot := expiryIndex.Dir(long.Look)
+	for r, ttl := range map[*Record]time.Duration{long: time.Hour, short: time.Minute} {
+		if _, err := d.confirm(r, conclave.Lease{TTL: ttl}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := d.List(slot, "", 0); err != nil || len(got) != 2 {
+		t.Errorf("the slot has %v, %v, want both entries", got, err)
+	}
+	d.Advance(time.Minute + 10*time.Second)
+	if ids := d.reap(); !slices.Equal(ids, []string{short.ID}) {
+		t.Errorf("%v are over, want %s", ids, short.ID)
+	}
+	d.Advance(time.Minute + 10*time.Second)
+	if ids := d.reap(); !slices.Equal(ids, []string{short.ID}) {
+		t.Errorf("%v are over, still want %s alone", ids, short.ID)
+	}
+	if got, err := d.List(slot, "", 0); err != nil || len(got) != 0 {
+		t.Errorf("the slot has %v, %v, when it is over", got, err)
+	}
+	d.Advance(time.Hour)
+	if ids := d.reap(); len(ids) != 2 || !slices.Contains(ids, long.ID) {
+		t.Errorf("%v are over, want %s as well", ids, long.ID)
+	}
+}
+
 // A prefix that is being revoked covers what is being made.
 func TestRevokedPrefixCoversIntents(t *testing.T) {
 	d := newDesk(t)
