@@ -107,9 +107,25 @@ func (r *Reach) names() *net.Resolver {
 	}}
 }
 
+// translated is where IPv4 addresses are reached by IPv6 (RFC 6052, 2.1): the last four bytes are what is asked.
+var translated = netip.MustParsePrefix("64:ff9b::/96")
+
+// special are networks without servers, and addresses at which clouds tell a machine what is for it alone.
+var special = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),          // RFC 1122, 3.2.1.3
+	netip.MustParsePrefix("255.255.255.255/32"), // broadcast
+	netip.MustParsePrefix("::/96"),              // IPv4-compatible (RFC 4291, 2.5.5.1)
+	netip.MustParsePrefix("fd00:ec2::254/128"),  // Amazon's metadata by IPv6
+	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba's
+	netip.MustParsePrefix("168.63.129.16/32"),   // Azure's
+}
+
 // allows reports whether a server with this address may be asked.
 func (r *Reach) allows(address netip.Addr) bool {
 	address = address.Unmap().WithZone("")
+	if b := address.As16(); translated.Contains(address) {
+		address = netip.AddrFrom4([4]byte(b[12:]))
+	}
 	within := func(networks []netip.Prefix) bool {
 		return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(address) })
 	}
@@ -119,7 +135,7 @@ func (r *Reach) allows(address netip.Addr) bool {
 	if len(r.Permitted) > 0 {
 		return within(r.Permitted)
 	}
-	return !address.IsLoopback() && !address.IsLinkLocalUnicast() && !address.IsMulticast() && !address.IsUnspecified() && !address.IsInterfaceLocalMulticast()
+	return !address.IsLoopback() && !address.IsLinkLocalUnicast() && !address.IsMulticast() && !address.IsUnspecified() && !within(special)
 }
 
 // dialer connects to servers that may be asked, on one of some ports. Names are looked up as they are: with the domains

@@ -284,3 +284,17 @@ func TestTLS(t *testing.T) {
 		t.Errorf("an address of IPv6 is asked for as %q", got)
 	}
 }
+
+// Addresses that stand for others, and those of clouds' metadata beyond 169.254.0.0/16.
+func TestAddressesThatStandForOthersAreNotAsked(t *testing.T) {
+	none, only := Reach{}, Reach{Permitted: []netip.Prefix{netip.MustParsePrefix("fd00:ec2::254/128")}, Excluded: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}
+	for text, open := range map[string]bool{"fd00:ec2::254": false, "fd00:ec2::253": true, "100.100.100.200": false, "168.63.129.16": false, "0.1.2.3": false, "255.255.255.255": false,
+		"::127.0.0.1": false, "64:ff9b::7f00:1": false, "64:ff9b::a9fe:a9fe": false, "64:ff9b::c000:201": true} {
+		if got := none.allows(netip.MustParseAddr(text)); got != open {
+			t.Errorf("%s is asked: %v, want %v", text, got, open)
+		}
+	}
+	if !only.allows(netip.MustParseAddr("fd00:ec2::254")) || only.allows(netip.MustParseAddr("64:ff9b::c633:6401")) {
+		t.Error("what the settings name doesn't hold")
+	}
+}
