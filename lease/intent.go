@@ -53,8 +53,11 @@ func Confirm(tx conclave.Tx, id string, g Grant) (*Record, error) {
 // unknown to its node.
 func Disown(tx conclave.Tx, id string) error {
 	r, err := load(tx, id)
-	if err != nil || r == nil {
-		return orElse(err, made(tx, id))
+	switch {
+	case err != nil:
+		return err
+	case r == nil:
+		return made(tx, id)
 	}
 	why := "unanswered"
 	if r.Intent {

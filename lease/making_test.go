@@ -37,6 +37,35 @@ func TestWhatIsInTheMakingIsEndedTwice(t *testing.T) {
 	}
 }
 
+// It is ended at once when its request comes to nothing before that.
+func TestWhatWasInTheMakingIsEndedWithItsRequest(t *testing.T) {
+	for name, over := range map[string]func(conclave.Tx, string) error{"withdrawn": Withdraw, "disowned": Disown} {
+		d := newDesk(t)
+		r := d.intend()
+		if err := EndOf(d, r.ID); err != nil {
+			t.Fatal(err)
+		}
+		if ended, err := Ended(d, r.Key()); err != nil || ended != nil {
+			t.Fatalf("%s: forgotten while it may be made: %+v, %v", name, ended, err)
+		}
+		for range 2 {
+			if err := over(d, r.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.Advance(10 * time.Second)
+		if due, _, err := NextOf(d, r.MountUUID, MaxStep); err != nil || len(due) != 1 || due[0].Ending.Why != "token" {
+			t.Errorf("%s: due %v, %v", name, due, err)
+		}
+		if ended, err := Ended(d, r.Key()); err != nil || ended == nil {
+			t.Errorf("%s: not forgotten: %v", name, err)
+		}
+		if err := over(d, r.ID); err != nil {
+			t.Errorf("%s again: %v", name, err)
+		}
+	}
+}
+
 // A request that is over has made what it will make.
 func TestWithdrawnIntentIsEndedOnce(t *testing.T) {
 	d := newDesk(t)
