@@ -278,6 +278,28 @@ func TestTuneChangesWhatIsGiven(t *testing.T) {
 	}
 }
 
+func TestAuthMethodsAreTunedBelowMountsToo(t *testing.T) {
+	b := newBench(t)
+	b.must(conclave.Update, "auth/people", object{"type": "userpass"})
+	b.must(conclave.Update, "mounts/auth/people/tune", object{"max_lease_ttl": "3h"})
+	for _, path := range []string{"", "/tune"} {
+		if got, want := b.must(conclave.Read, "mounts/auth/people"+path, nil), b.must(conclave.Read, "auth/people"+path, nil); !reflect.DeepEqual(got, want) {
+			t.Errorf("mounts/auth/people%s is %v, auth/people%s is %v", path, got, path, want)
+		}
+	}
+	if got := b.must(conclave.Read, "mounts/auth/people/tune", nil); got["max_lease_ttl"] != 10800.0 {
+		t.Errorf("%v", got)
+	}
+	for _, path := range []string{"mounts/auth/nobody", "mounts/people", "mounts/auth", "auth/auth/people"} {
+		if _, err := b.call(conclave.Read, path, nil); err == nil {
+			t.Errorf("%s is there", path)
+		}
+	}
+	if _, err := b.call(conclave.Update, "mounts/auth/other", object{"type": "userpass"}); err == nil {
+		t.Error("an auth method was mounted as a secrets engine")
+	}
+}
+
 func TestTuneLeavesTheRestOfTheLockout(t *testing.T) {
 	b := newBench(t)
 	b.must(conclave.Update, "auth/people", object{"type": "userpass", "config": object{"user_lockout_config": object{"lockout_duration": "90s"}}})

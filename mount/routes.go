@@ -140,6 +140,14 @@ func (s *side) list(_ context.Context, view conclave.View, _ *conclave.None) (*c
 	return &conclave.Response{Data: mounts, TopLevel: true}, nil
 }
 
+// of is the side that a path is tuned and read on. Clients ask for auth methods below sys/mounts/auth/ too.
+func (s *side) of(path string) (*side, string) {
+	if below, ok := strings.CutPrefix(path, authPrefix); ok && !s.auth {
+		return &side{s.Setup, true, authPrefix, "auth method"}, below
+	}
+	return s, path
+}
+
 // find returns the table and the mount at a path of this side; what isn't there is Invalid, as clients expect.
 func (s *side) find(view conclave.View, path string) (*Table, *Entry, error) {
 	table, err := Load(view, s.Defaults)
@@ -155,6 +163,7 @@ func (s *side) find(view conclave.View, path string) (*Table, *Entry, error) {
 
 func (s *side) read(_ context.Context, view conclave.View, in *pathInput) (*conclave.Response, error) {
 	path, tuned := cutTune(in.Path)
+	s, path = s.of(path)
 	_, e, err := s.find(view, path)
 	if err != nil {
 		return nil, err
@@ -181,6 +190,7 @@ type writeInput struct {
 
 func (s *side) write(ctx context.Context, tx conclave.Tx, in *writeInput) (*conclave.None, error) {
 	if path, tune := cutTune(in.Path); tune {
+		s, path = s.of(path)
 		return nil, s.tune(tx, path, &in.tuneInput)
 	}
 	ids, err := prepared(ctx)
