@@ -327,7 +327,7 @@ func TestTuneRefuses(t *testing.T) {
 		{"mounts/two/tune", object{"options": object{"odd": "1"}}, "unknown option"},
 		{"mounts/none/tune", object{}, "No secrets engine mount at none/"},
 		{"auth/none/tune", object{}, "No auth method mount at none/"},
-		{"mounts/auth/token/tune", object{}, "No secrets engine mount"},
+		{"mounts/auth/none/tune", object{}, "No auth method mount at none/"},
 		{"mounts/one/tune", object{"default_lease_ttl": "5h", "max_lease_ttl": "1h"}, "exceeds"},
 		{"mounts/one/tune", object{"default_lease_ttl": "-5"}, "between"},
 		{"mounts/one/tune", object{"listing_visibility": "x"}, "listing_visibility"},
