@@ -84,6 +84,8 @@ type Response struct {
 	Stream Stream
 	// Index is the applied index that the request was judged at; the pipeline sets it.
 	Index uint64
+	// Accessor is a handle to the credential in Data; whoever has the answer wrapped is told it. See [Accessible].
+	Accessor string
 	// MountType is the kind of plug-in that answered, shown in the envelope; the pipeline sets it.
 	MountType string
 	// Status overrides the HTTP status of a success; 0 means 200, or 204 when there is nothing to send.

@@ -117,9 +117,16 @@ func respond[Out any](out *Out, err error) (*Response, error) {
 		if reflect.TypeFor[Out]() == reflect.TypeFor[None]() {
 			return &Response{}, nil
 		}
-		return &Response{Data: out}, nil
+		resp := &Response{Data: out}
+		if given, ok := any(out).(Accessible); ok {
+			resp.Accessor = given.AccessorOf()
+		}
+		return resp, nil
 	}
 }
+
+// Accessible is an output that holds a credential which can be looked up and ended by an accessor.
+type Accessible interface{ AccessorOf() string }
 
 // None is the input or output of a route that has none.
 type None struct{}

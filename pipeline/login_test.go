@@ -56,6 +56,12 @@ type knockInput struct {
 	Name string `path:"name" doc:"Who knocks."`
 }
 
+type doorKey struct {
+	Key string `json:"key" doc:"The key."`
+}
+
+func (doorKey) AccessorOf() string { return "its-number" }
+
 func (knocker) Kind() string { return "knock" }
 
 func (k knocker) Routes() []conclave.Route {
@@ -75,6 +81,7 @@ func (k knocker) Routes() []conclave.Route {
 			return &conclave.Response{Login: &conclave.Login{Alias: conclave.Alias{Name: in.Name}, Groups: groups,
 				DisplayName: in.Name, Renewable: true, Terms: terms}}, nil
 		}).With(conclave.Public),
+		conclave.ReadRoute(conclave.Read, "key", "A key to the door.", func(context.Context, conclave.View, *conclave.None) (*doorKey, error) { return &doorKey{"k3y"}, nil }),
 		conclave.WriteRoute(conclave.Update, "shut", "Shut the door.", func(_ context.Context, tx conclave.Tx, _ *conclave.None) (*conclave.None, error) {
 			return nil, tx.Put("shut", []byte("yes"))
 		}))

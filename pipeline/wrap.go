@@ -73,6 +73,7 @@ func (r *run) wrap(tx *store.Tx, resp *conclave.Response) (*conclave.Response, e
 	if err != nil {
 		return nil, err
 	}
+	wrap.WrappedAccessor = resp.Accessor
 	if resp.Auth != nil {
 		wrap.WrappedAccessor = resp.Auth.Accessor
 	}

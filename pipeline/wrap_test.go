@@ -51,6 +51,15 @@ func TestAnswersAreUnwrappedOnce(t *testing.T) {
 	}
 }
 
+// Terraform keeps the accessor of a wrapped secret-id, to destroy it by.
+func TestWhoWrapsACredentialIsToldItsAccessor(t *testing.T) {
+	h := newHouse(t)
+	resp, err := h.Handle(t.Context(), &conclave.Request{ID: "r", Operation: conclave.Read, Path: "auth/door/key", Token: h.root, WrapTTL: time.Minute})
+	if err != nil || resp.Wrap == nil || resp.Wrap.WrappedAccessor != "its-number" {
+		t.Errorf("%+v, %v, want the accessor with the wrapping token", resp, err)
+	}
+}
+
 func TestOneOfManyUnwraps(t *testing.T) {
 	h := newHouse(t)
 	wrap := h.wrapped(t, time.Minute)

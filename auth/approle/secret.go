@@ -180,6 +180,9 @@ type generateOut struct {
 	NumUses  int              `json:"secret_id_num_uses" doc:"Logins that it is good for; 0 is unlimited."`
 }
 
+// AccessorOf is what whoever has the answer wrapped is told: Terraform keeps it to destroy the secret-id by.
+func (o *generateOut) AccessorOf() string { return o.Accessor }
+
 func generateSecret(ctx context.Context, tx conclave.Tx, in *generateIn) (*generateOut, error) {
 	m, ok := conclave.Prepared[*made](ctx)
 	if !ok {

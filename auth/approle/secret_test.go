@@ -66,6 +66,15 @@ func TestSecretIDLivesNoLongerThanTheMountAllows(t *testing.T) {
 	}
 }
 
+func TestAnswersNameTheirAccessor(t *testing.T) {
+	h := mounted(t)
+	h.Data(conclave.Update, "role/a", nil)
+	resp, err := h.Do(conclave.Update, "role/a/secret-id", nil)
+	if err != nil || resp.Accessor == "" {
+		t.Errorf("%+v, %v, want an accessor for whoever wraps the answer", resp, err)
+	}
+}
+
 func TestMetadataInAllSpellings(t *testing.T) {
 	want := map[string]string{"a": "b", "n": "1"}
 	for _, raw := range []any{`{"a":"b","n":"1"}`, "a=b,n=1", fields{"a": "b", "n": "1"}, fields{"a": "b", "n": json.Number("1")}, []any{"a=b", "n=1"}} {

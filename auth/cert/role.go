@@ -188,8 +188,14 @@ func (r *role) check() error {
 	if len(r.MetadataExtensions) > maxExtensions || slices.ContainsFunc(r.MetadataExtensions, func(oid string) bool { return !isOID(oid) }) {
 		return conclave.Errorf(conclave.Invalid, "allowed_metadata_extensions has at most %d object identifiers such as 1.2.3.4", maxExtensions)
 	}
-	if r.OCSPMaxRetries < 0 || r.OCSPMaxRetries > maxRetries || r.OCSPMaxAge < 0 || len(r.OCSPServersOverride) > maxServers || len(r.DisplayName) > maxText {
-		return conclave.Errorf(conclave.Invalid, "at most %d servers and %d retries for OCSP, and no negative age", maxServers, maxRetries)
+	if r.OCSPMaxRetries < 0 {
+		return conclave.Errorf(conclave.Invalid, "ocsp_max_retries can not be a negative number")
+	}
+	if r.OCSPMaxAge < 0 {
+		return conclave.Errorf(conclave.Invalid, "ocsp_this_update_max_age can not be a negative number")
+	}
+	if r.OCSPMaxRetries > maxRetries || len(r.OCSPServersOverride) > maxServers || len(r.DisplayName) > maxText {
+		return conclave.Errorf(conclave.Invalid, "at most %d servers and %d retries for OCSP", maxServers, maxRetries)
 	}
 	for _, server := range r.OCSPServersOverride {
 		if !isServer(server) {
