@@ -81,7 +81,7 @@ type Response struct {
 	// Raw, if not nil, is sent as it is, without the JSON envelope.
 	Raw *Raw
 	// Stream, if not nil, goes on after the answer to a client that asked for a WebSocket.
-	Stream Stream
+	Stream Stream `json:"-"`
 	// Index is the applied index that the request was judged at; the pipeline sets it.
 	Index uint64
 	// Accessor is a handle to the credential in Data; whoever has the answer wrapped is told it. See [Accessible].
