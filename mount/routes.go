@@ -156,7 +156,11 @@ func (s *side) find(view conclave.View, path string) (*Table, *Entry, error) {
 	}
 	e := table.at(s.prefix + path)
 	if e == nil || e.Auth() != s.auth {
-		return nil, nil, conclave.Errorf(conclave.Invalid, "No %s mount at %s/", s.noun, strings.TrimSuffix(path, "/"))
+		what := "secret engine mount" // Terraform's provider knows a mount that is gone by these very words
+		if s.auth {
+			what = "auth engine"
+		}
+		return nil, nil, conclave.Errorf(conclave.Invalid, "No %s at %s/", what, strings.TrimSuffix(path, "/"))
 	}
 	return table, e, nil
 }

@@ -149,6 +149,9 @@ func TestIntermediatesAndChains(t *testing.T) {
 	h.Data(conclave.Update, "root/generate/internal", fields{"common_name": "Root", "key_type": "ec", "ttl": "700h", "issuer_name": "root", "max_path_length": 1, "permitted_dns_domains": "example.com"})
 	csr := h.Data(conclave.Update, "intermediate/generate/internal", fields{"common_name": "Intermediate", "key_type": "ec", "key_name": "int"})
 	signed := h.Data(conclave.Update, "root/sign-intermediate", fields{"csr": csr["csr"], "common_name": "Intermediate", "ttl": "600h", "organization": "Example"})
+	if chain, _ := signed["ca_chain"].([]any); len(chain) != 2 || chain[0] != signed["certificate"] || chain[1] != signed["issuing_ca"] {
+		t.Errorf("the chain of a signed intermediate has %d certificates, want its own and the root's", len(chain))
+	}
 	cert := parse(t, signed["certificate"])
 	if !cert.IsCA || cert.MaxPathLen != 0 || !cert.MaxPathLenZero || cert.Subject.Organization[0] != "Example" {
 		t.Errorf("intermediate: %v, path length %d", cert.Subject, cert.MaxPathLen)

@@ -434,6 +434,9 @@ func signAuthority(ctx context.Context, tx conclave.Tx, ref string, fields *caFi
 		return nil, err
 	}
 	out, err := by.Present(cert, format, nil, false)
+	if err == nil { // what the new authority sends along is its own certificate and those above, and Terraform takes it from here
+		out.Chain = append([]string{format.Certificate(cert)}, out.Chain...)
+	}
 	if err == nil && len(by.Issuer.Cert.CRLDistributionPoints)+len(by.urls.CRL)+len(by.urls.OCSP) == 0 {
 		warnings = append(warnings, "the certificate says nothing of where its revocation is published: set config/urls to change that")
 	}
