@@ -11,11 +11,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	log "conclave/audit"
 	"conclave/cmd/conclave/client"
 	"conclave/cmd/conclave/operator"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
 )
 
@@ -130,14 +133,8 @@ func sources(ctx context.Context, s *client.Session, addresses []string) ([]sour
 		if err != nil {
 			return nil, err
 		}
-		members, _, err := operator.Members(ctx, c)
-		if err != nil {
+		if addresses, err = memberAddresses(ctx, c); err != nil {
 			return nil, err
-		}
-		for _, m := range members {
-			if m.APIAddress != "" {
-				addresses = append(addresses, m.APIAddress)
-			}
 		}
 		if len(addresses) == 0 {
 			addresses = []string{c.Address()}
@@ -153,6 +150,43 @@ func sources(ctx context.Context, s *client.Session, addresses []string) ([]sour
 	}
 	return list, nil
 }
+
+// memberAddresses are those of all members. One that has just started is waited for a moment; one that can't be asked is an
+// error: what is said of the cluster's logs is said of all of them.
+func memberAddresses(ctx context.Context, c *api.Client) ([]string, error) {
+	for attempt := 1; ; attempt++ {
+		members, _, err := operator.Members(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		var addresses, unknown []string
+		for _, m := range members {
+			if m.APIAddress == "" {
+				unknown = append(unknown, m.NodeID)
+				continue
+			}
+			addresses = append(addresses, m.APIAddress)
+		}
+		if len(unknown) == 0 {
+			return addresses, nil
+		}
+		if attempt == addressAttempts {
+			return nil, client.Remotef("nobody knows at which address %s can be asked: start it, remove it from the cluster, or give an -address for each node whose log is to be walked",
+				strings.Join(unknown, ", "))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(addressPause):
+		}
+	}
+}
+
+// The time in which a node that has started is known again.
+const (
+	addressAttempts = 20
+	addressPause    = 250 * time.Millisecond
+)
 
 func verifyNodes(ctx context.Context, s *client.Session, addresses []string) error {
 	nodes, err := sources(ctx, s, addresses)
