@@ -11,7 +11,6 @@ import (
 
 	"conclave"
 	"conclave/lease"
-	"conclave/namespace"
 	"conclave/store"
 	"conclave/token"
 )
@@ -93,27 +92,15 @@ func (r *Reaper) Run(ctx context.Context) error {
 
 // pass looks at all namespaces. What fails in one doesn't keep the others waiting.
 func (r *Reaper) pass(ctx context.Context, group *errgroup.Group) error {
-	all, err := r.namespaces()
+	all, err := r.Store.Namespaces()
 	if err != nil {
 		return err
 	}
-	for _, path := range all {
+	for _, at := range all {
+		path := at.Path
 		err = errors.Join(err, r.revokeEverything(ctx, path), r.queueDue(ctx, path), r.endSpent(ctx, path), r.queueLeft(ctx, path), r.work(ctx, path), r.startSlices(ctx, group, path))
 	}
 	return err
-}
-
-func (r *Reaper) namespaces() (paths []string, err error) {
-	tx, err := r.Store.Begin()
-	if err != nil {
-		return nil, err
-	}
-	defer tx.Close()
-	err = namespace.Walk(tx.System(), conclave.Namespace{ID: conclave.RootNamespace}, func(at conclave.Namespace, _ conclave.System) error {
-		paths = append(paths, at.Path)
-		return nil
-	})
-	return paths, err
 }
 
 // queueDue queues leases whose time has come.

@@ -30,12 +30,12 @@ func (r *Reaper) Warn(ctx context.Context) error {
 }
 
 func (r *Reaper) warnAll(ctx context.Context) error {
-	all, err := r.namespaces()
+	all, err := r.Store.Namespaces()
 	if err != nil {
 		return err
 	}
-	for _, path := range all {
-		err = errors.Join(err, r.warn(ctx, path))
+	for _, at := range all {
+		err = errors.Join(err, r.warn(ctx, at.Path))
 	}
 	return err
 }

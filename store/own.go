@@ -27,6 +27,21 @@ func (s *Store) Look(path string, work func(system conclave.Tx) error) error {
 	return work(system)
 }
 
+// Namespaces lists all namespaces as they are now, those above first.
+func (s *Store) Namespaces() ([]conclave.Namespace, error) {
+	tx, err := s.Begin()
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Close()
+	var all []conclave.Namespace
+	err = namespace.Walk(tx.System(), conclave.Namespace{ID: conclave.RootNamespace}, func(at conclave.Namespace, _ conclave.System) error {
+		all = append(all, at)
+		return nil
+	})
+	return all, err
+}
+
 // Change runs work of the vault's own on a namespace, given by its path, as a transaction, and again after a conflict, a
 // bounded number of times. What writes nothing isn't judged. A namespace that is gone is passed over.
 func (s *Store) Change(ctx context.Context, path string, work func(tx *Tx, system conclave.System) error) error {

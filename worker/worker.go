@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"conclave"
-	"conclave/namespace"
 	"conclave/schedule"
 	"conclave/store"
 )
@@ -84,28 +83,15 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // pass looks at all namespaces. What fails in one doesn't keep the others waiting.
 func (r *Runner) pass(ctx context.Context, group *errgroup.Group) error {
-	all, err := r.namespaces()
+	all, err := r.Store.Namespaces()
 	if err != nil {
 		return err
 	}
-	for _, path := range all {
+	for _, at := range all {
+		path := at.Path
 		err = errors.Join(err, r.clear(ctx, path), r.start(ctx, group, path))
 	}
 	return err
-}
-
-func (r *Runner) namespaces() (paths []string, err error) {
-	err = r.Store.Look("", func(system conclave.Tx) error {
-		root, ok := system.(conclave.System)
-		if !ok {
-			return nil
-		}
-		return namespace.Walk(root, conclave.Namespace{ID: conclave.RootNamespace}, func(at conclave.Namespace, _ conclave.System) error {
-			paths = append(paths, at.Path)
-			return nil
-		})
-	})
-	return paths, err
 }
 
 // clear takes a step in clearing away what mounts that are gone have left.

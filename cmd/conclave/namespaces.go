@@ -48,21 +48,6 @@ func namespaceAt(view conclave.View, path string) (bool, error) {
 	return table.Find(name) != nil, nil
 }
 
-// namespaces lists all namespaces as they are now.
-func (d *daemon) namespaces() ([]conclave.Namespace, error) {
-	tx, err := d.store.Begin()
-	if err != nil {
-		return nil, err
-	}
-	defer tx.Close()
-	var all []conclave.Namespace
-	err = namespace.Walk(tx.System(), conclave.Namespace{ID: conclave.RootNamespace}, func(at conclave.Namespace, _ conclave.System) error {
-		all = append(all, at)
-		return nil
-	})
-	return all, err
-}
-
 // inNamespace runs work as a transaction of the vault's own on the system space of a namespace; one that is gone is
 // passed over.
 func (d *daemon) inNamespace(ctx context.Context, at conclave.Namespace, work func(tx *store.Tx, system conclave.System) error) error {

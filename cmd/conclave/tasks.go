@@ -70,7 +70,7 @@ func (d *daemon) expireTokens(ctx context.Context) error {
 }
 
 func (d *daemon) expireAll(ctx context.Context, sweeps map[string]*sweep) error {
-	all, err := d.namespaces()
+	all, err := d.store.Namespaces()
 	if err != nil {
 		return err
 	}

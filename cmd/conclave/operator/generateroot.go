@@ -12,12 +12,11 @@ import (
 	"strings"
 
 	"conclave/cmd/conclave/client"
+	"conclave/token"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
 )
-
-const otpLetters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // rootFlags say which step of making a root token is asked for.
 type rootFlags struct {
@@ -37,7 +36,7 @@ func generateRoot(s *client.Session) *cobra.Command {
 			"  conclave operator generate-root -init -pgp-key=me.asc.bin",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.generate {
-				otp, err := newOTP(rand.Reader)
+				otp, err := token.Letters(rand.Reader, rootTokenLength)
 				if err != nil {
 					return err
 				}
@@ -137,20 +136,6 @@ func readPGP(path string) (string, error) {
 		return text, nil
 	}
 	return base64.StdEncoding.EncodeToString(raw), nil
-}
-
-// newOTP makes a password as long as the token that it encodes, each letter as likely as any other.
-func newOTP(random io.Reader) (string, error) {
-	otp := make([]byte, 0, rootTokenLength)
-	for raw := make([]byte, 1); len(otp) < rootTokenLength; {
-		if _, err := io.ReadFull(random, raw); err != nil {
-			return "", err
-		}
-		if raw[0] < 4*byte(len(otpLetters)) {
-			otp = append(otp, otpLetters[int(raw[0])%len(otpLetters)])
-		}
-	}
-	return string(otp), nil
 }
 
 // rootTokenLength is that of tokens which shares make, prefix included.
